@@ -1,0 +1,42 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PORT ?= 3000
+
+.PHONY: help setup demo dev test test-faults lint bench clean
+.DEFAULT_GOAL := help
+
+help: ## Show what there is
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+		{ echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+setup: $(READY) ## Create .venv with pinned dependencies
+
+demo: $(READY) ## Run the main job once on samples (or PHOTOS=~/Pictures)
+	$(BIN)/image-pipeline demo $(if $(PHOTOS),--photos '$(patsubst ~%,$(HOME)%,$(PHOTOS))')
+
+dev: $(READY) ## Run bucket, Dagster UI, sensors and schedules until Ctrl-C
+	@$(BIN)/image-pipeline dev --port $(PORT)
+
+test: $(READY) ## Run the tests
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## Check style, types and the rules between rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY) ## Run the benchmarks (PHOTOS=dir for your own)
+	$(BIN)/python -m benchmarks $(if $(PHOTOS),--photos '$(patsubst ~%,$(HOME)%,$(PHOTOS))')
+
+clean: ## Remove .venv and everything under .data
+	rm -rf $(VENV) .data

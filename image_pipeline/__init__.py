@@ -1,0 +1,1 @@
+"""Photographs in a bucket become published, responsive images."""

@@ -1,0 +1,195 @@
+"""Batches in the catalog: formed, requested under a lease, run, finished.
+
+The catalog and not Dagster is the ledger of what is done: Dagster spends a run key for ever,
+even on a run that failed, and forgets it when its history is pruned.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from image_pipeline.catalog.engine import chunks, insert_new
+from image_pipeline.catalog.schema import batches, uploads
+
+#: States in which a batch still has to come to an end.
+OPEN = ("waiting", "requested", "running", "retry")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch as the ledger has it. ``attempt`` counts requests so far."""
+
+    id: str
+    source: str
+    created_at: datetime
+    uploads: int
+    bytes: int
+    state: str
+    attempt: int
+    lease_owner: str | None
+    due_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An upload in no batch yet. ``arrived_at`` is the earlier of written and discovered."""
+
+    id: int
+    size: int
+    arrived_at: datetime
+
+
+_COLUMNS = [batches.c[name] for name in Batch.__slots__]
+
+
+def batch_id(source: str, now: datetime) -> str:
+    """A new id: sorts by time within a source, never used twice."""
+    return f"{source}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def form(
+    connection: sa.Connection,
+    source: str,
+    now: datetime,
+    limit: int,
+    split: Callable[[Sequence[Waiting]], list[list[Waiting]]],
+) -> list[str]:
+    """Put waiting uploads into new batches, as ``split`` says. Needs a writing transaction.
+
+    An upload is claimed once: a second sensor finds these rows taken.
+    """
+    query = (
+        sa.select(uploads.c.id, uploads.c.size, uploads.c.last_modified, uploads.c.discovered_at)
+        .where(uploads.c.source == source, uploads.c.batch_id.is_(None))
+        .order_by(uploads.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    waiting = [
+        Waiting(row.id, row.size, min(row.last_modified, row.discovered_at))
+        for row in connection.execute(query)
+    ]
+    formed = []
+    for part in split(waiting):
+        batch = batch_id(source, now)
+        row = {
+            "id": batch,
+            "source": source,
+            "created_at": now,
+            "uploads": len(part),
+            "bytes": sum(upload.size for upload in part),
+            "state": "waiting",
+            "attempt": 0,
+            "due_at": now,
+        }
+        insert_new(connection, batches, [row])
+        for ids in chunks(upload.id for upload in part):
+            connection.execute(
+                sa.update(uploads).where(uploads.c.id.in_(ids)).values(batch_id=batch)
+            )
+        formed.append(batch)
+    return formed
+
+
+def get(connection: sa.Connection, batch: str) -> Batch | None:
+    """One batch."""
+    row = connection.execute(sa.select(*_COLUMNS).where(batches.c.id == batch)).one_or_none()
+    return None if row is None else Batch(*row)
+
+
+def due(connection: sa.Connection, source: str, now: datetime, limit: int) -> list[Batch]:
+    """Open batches whose time has come: new ones, retries, and those nobody holds any more."""
+    query = (
+        sa.select(*_COLUMNS)
+        .where(batches.c.source == source, batches.c.state.in_(OPEN), batches.c.due_at <= now)
+        .order_by(batches.c.created_at, batches.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return [Batch(*row) for row in connection.execute(query)]
+
+
+def in_flight(connection: sa.Connection, source: str, now: datetime) -> int:
+    """How many batches of a source are requested or running under a valid lease."""
+    query = sa.select(sa.func.count()).where(
+        batches.c.source == source,
+        batches.c.state.in_(("requested", "running")),
+        batches.c.due_at > now,
+    )
+    return connection.execute(query).scalar_one()
+
+
+def request(connection: sa.Connection, batch: str, until: datetime) -> int:
+    """Mark a batch requested until ``until``; the number of this attempt, from 1."""
+    statement = (
+        sa.update(batches)
+        .where(batches.c.id == batch)
+        .values(state="requested", attempt=batches.c.attempt + 1, due_at=until, lease_owner=None)
+        .returning(batches.c.attempt)
+    )
+    attempt: int = connection.execute(statement).scalar_one()
+    return attempt
+
+
+def wait(connection: sa.Connection, batch: str, until: datetime) -> None:
+    """Leave a batch alone until then: its run is still in Dagster's queue."""
+    connection.execute(sa.update(batches).where(batches.c.id == batch).values(due_at=until))
+
+
+def hold(connection: sa.Connection, batch: str, owner: str, until: datetime) -> None:
+    """A run takes an open batch, or renews its hold. A batch that is done stays done."""
+    connection.execute(
+        sa.update(batches)
+        .where(batches.c.id == batch, batches.c.state.not_in(("done",)))
+        .values(state="running", lease_owner=owner, due_at=until)
+    )
+
+
+def release(connection: sa.Connection, batch: str, owner: str, due_at: datetime) -> None:
+    """A run that ends without having finished its batch gives it back."""
+    connection.execute(
+        sa.update(batches)
+        .where(batches.c.id == batch, batches.c.state == "running", batches.c.lease_owner == owner)
+        .values(state="retry", lease_owner=None, due_at=due_at)
+    )
+
+
+def finish(connection: sa.Connection, batch: str, now: datetime) -> None:
+    """Everything of the batch has its final verdict and is published."""
+    connection.execute(
+        sa.update(batches)
+        .where(batches.c.id == batch)
+        .values(state="done", lease_owner=None, due_at=None, finished_at=now)
+    )
+
+
+def give_up(connection: sa.Connection, batch: str, now: datetime) -> None:
+    """No more attempts by themselves; a run started by hand may still finish the batch."""
+    connection.execute(
+        sa.update(batches)
+        .where(batches.c.id == batch)
+        .values(state="given_up", lease_owner=None, due_at=None, finished_at=now)
+    )
+
+
+def recent(connection: sa.Connection, limit: int = 20) -> list[dict[str, Any]]:
+    """The newest batches, for people."""
+    query = sa.select(*_COLUMNS).order_by(batches.c.created_at.desc(), batches.c.id).limit(limit)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def open_ids(connection: sa.Connection) -> list[str]:
+    """Every batch that has not come to an end, oldest first."""
+    query = sa.select(batches.c.id).where(batches.c.state.in_(OPEN)).order_by(batches.c.created_at)
+    return list(connection.execute(query).scalars())
+
+
+def retry_at(now: datetime, attempt: int, seconds: float) -> datetime:
+    """When to try again: ``seconds`` after the first attempt, twice that after each further."""
+    return now + timedelta(seconds=seconds * 2 ** max(0, attempt - 1))

@@ -1,0 +1,142 @@
+"""Connections to the catalog, on SQLite or Postgres, and its migrations."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+#: Rows of one statement: well under SQLite's 32,766 and Postgres' 65,535 parameters.
+CHUNK = 500
+
+_MIGRATIONS = Path(__file__).with_name("migrations")
+
+
+class Catalog:
+    """The database.
+
+    ``read`` and ``write`` are transactions; the functions of this room take their connection,
+    so that a caller decides what belongs together.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._migrated = False
+        self._lock = threading.Lock()
+
+    @cached_property
+    def engine(self) -> sa.Engine:
+        """The engine, made on first use."""
+        url = sa.make_url(self.url)
+        if url.get_backend_name() != "sqlite":
+            return sa.create_engine(url, pool_pre_ping=True)
+        if url.database and url.database != ":memory:":
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(url)
+        sa.event.listen(engine, "connect", _configure_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+        return engine
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A transaction that sees one state of the catalog and changes nothing."""
+        self.migrate()
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction that is committed on leaving.
+
+        SQLite takes its one write lock at the start: a transaction that reads first and writes
+        later fails with "database is locked" whatever the timeout says.
+        """
+        self.migrate()
+        with self.engine.connect() as connection:
+            writing = connection.execution_options(writing=True)
+            with writing.begin():
+                yield writing
+
+    def migrate(self) -> None:
+        """Bring the schema to this version of the code. Safe to call from many processes."""
+        with self._lock:
+            if self._migrated:
+                return
+            if not self._is_current():
+                self._upgrade()
+            self._migrated = True
+
+    def close(self) -> None:
+        """Give back every connection."""
+        if "engine" in self.__dict__:
+            self.engine.dispose()
+
+    def _is_current(self) -> bool:
+        with self.engine.connect() as connection, connection.begin():
+            if not sa.inspect(connection).has_table("alembic_version"):
+                return False
+            version = connection.execute(sa.text("SELECT version_num FROM alembic_version"))
+            return version.scalar() == HEAD
+
+    def _upgrade(self) -> None:
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS))
+        with self.engine.connect() as connection:
+            writing = connection.execution_options(writing=True)
+            with writing.begin():
+                lock(writing, "migrations")
+                config.attributes["connection"] = writing
+                command.upgrade(config, "head")
+
+
+#: The newest migration; a test compares it with the folder.
+HEAD = "0001"
+
+
+def lock(connection: sa.Connection, name: str) -> None:
+    """Hold a named lock until the transaction ends (SQLite's write lock is already wider)."""
+    if connection.dialect.name == "postgresql":
+        key = sa.func.hashtextextended(name, 0)
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+
+
+def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert rows, leaving those that are already there as they are. Bulk, any number."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    for part in chunks(rows, max(1, 20_000 // len(table.c))):
+        connection.execute(dialect.insert(table).values(part).on_conflict_do_nothing())
+
+
+def chunks(rows: Iterable[Any], size: int = CHUNK) -> Iterator[list[Any]]:
+    """Lists of up to ``size`` rows."""
+    part: list[Any] = []
+    for row in rows:
+        part.append(row)
+        if len(part) == size:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _configure_sqlite(connection: Any, record: object) -> None:
+    # SQLAlchemy then says BEGIN itself, in the form that _begin_sqlite chooses.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "busy_timeout=30000", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    writing = connection.get_execution_options().get("writing", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

@@ -1,0 +1,145 @@
+"""Tables of the catalog. Every change here needs a migration beside it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+
+
+class UtcDateTime(sa.TypeDecorator[datetime]):
+    """Aware datetimes in, aware datetimes out; UTC without an offset in the database."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Store in UTC; a naive value is a programming error."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("the catalog takes aware datetimes only")
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give back in UTC."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+#: A bounded set of uploads of one source; the Dagster partition. ``state`` is one of
+#: ``waiting`` (formed), ``requested``, ``running``, ``retry``, ``done``, ``given_up``.
+batches = sa.Table(
+    "batches",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("uploads", sa.Integer, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("lease_owner", sa.Text),
+    sa.Column("due_at", UtcDateTime, comment="not touched by a sensor before"),
+    sa.Column("finished_at", UtcDateTime),
+    sa.Index(None, "source", "state", "due_at"),
+)
+
+#: One object version under a source. An overwritten key has another ETag: a new upload.
+uploads = sa.Table(
+    "uploads",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("etag", sa.Text, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("last_modified", UtcDateTime, nullable=False),
+    sa.Column("discovered_at", UtcDateTime, nullable=False),
+    sa.Column("batch_id", sa.Text, sa.ForeignKey("batches.id")),
+    sa.Column("image_id", sa.Text),
+    sa.Column("verdict", sa.Text, comment="accepted, duplicate, rejected, failed"),
+    sa.Column("reason", sa.Text),
+    sa.Column("message", sa.Text),
+    sa.Column("seconds", sa.Float, nullable=False, server_default="0"),
+    sa.Column("decided_at", UtcDateTime),
+    sa.UniqueConstraint("source", "key", "etag"),
+    sa.Index(None, "batch_id"),
+    sa.Index(None, "image_id"),
+)
+sa.Index(
+    "ix_uploads_waiting",
+    uploads.c.source,
+    uploads.c.id,
+    sqlite_where=uploads.c.batch_id.is_(None),
+    postgresql_where=uploads.c.batch_id.is_(None),
+)
+
+#: One distinct file, by the SHA-256 of its bytes. ``b0`` to ``b4`` are the bands of
+#: ``phash64`` by which near hashes are found; 64-bit hashes are stored as signed integers.
+images = sa.Table(
+    "images",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("format", sa.Text, nullable=False),
+    sa.Column("width", sa.Integer, nullable=False),
+    sa.Column("height", sa.Integer, nullable=False),
+    sa.Column("orientation", sa.Integer, nullable=False),
+    sa.Column("mode", sa.Text, nullable=False),
+    sa.Column("has_alpha", sa.Boolean, nullable=False),
+    sa.Column("animated", sa.Boolean, nullable=False),
+    sa.Column("lossless", sa.Boolean, nullable=False),
+    sa.Column("flags", sa.JSON, nullable=False),
+    sa.Column("phash64", sa.BigInteger, nullable=False),
+    sa.Column("phash256", sa.Text, nullable=False),
+    sa.Column("dhash64", sa.BigInteger, nullable=False),
+    sa.Column("texture", sa.Float, nullable=False),
+    sa.Column("dominant_color", sa.Text, nullable=False),
+    sa.Column("placeholder", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    *(sa.Column(f"b{band}", sa.SmallInteger, nullable=False) for band in range(5)),
+    *(sa.Index(None, f"b{band}") for band in range(5)),
+)
+
+#: Which image stands for an image within a source: itself (``tier`` empty) or its canonical.
+members = sa.Table(
+    "members",
+    metadata,
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("image_id", sa.Text, sa.ForeignKey("images.id"), primary_key=True),
+    sa.Column("canonical_id", sa.Text, nullable=False),
+    sa.Column("tier", sa.Text),
+    sa.Column("distance", sa.Integer, nullable=False),
+    sa.Column("upload_id", sa.BigInteger, nullable=False, comment="the upload that brought it"),
+    sa.Index(None, "source", "canonical_id"),
+)
+
+#: One published file. Written only after the object itself is in the bucket.
+variants = sa.Table(
+    "variants",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("image_id", sa.Text, sa.ForeignKey("images.id"), nullable=False),
+    sa.Column("recipe", sa.Text, nullable=False, comment="fingerprint of recipe and encoders"),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("size", sa.Text, nullable=False),
+    sa.Column("format", sa.Text, nullable=False),
+    sa.Column("width", sa.Integer, nullable=False),
+    sa.Column("height", sa.Integer, nullable=False),
+    sa.Column("quality", sa.Integer, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("metadata", sa.JSON, nullable=False, comment="metadata blocks found: none expected"),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Index(None, "image_id", "recipe"),
+)

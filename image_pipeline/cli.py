@@ -1,0 +1,157 @@
+"""``image-pipeline``: for people without the UI, and for scripts.
+
+Only the shape of the commands is here. What they do is imported when it is called: worker
+processes import this module when they start, and should not pay for it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from image_pipeline.settings import CONFIG_VARIABLE, Settings, SettingsError, load_settings
+
+_PATHS = click.argument(
+    "paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True)
+)
+_CONFIG = click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help=f"Settings file; else ${CONFIG_VARIABLE}, else ./pipeline.yaml, else built-in defaults.",
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="image-pipeline")
+def cli() -> None:
+    """Photographs in a bucket become deduplicated, responsive, published images.
+
+    Start with 'image-pipeline demo' (or 'make demo'); it needs no services and no account.
+    """
+
+
+@cli.command()
+@_PATHS
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the variants: one folder in it per image.",
+)  # fmt: skip
+@click.option("--recipe", default="web", show_default=True, help="A recipe of the settings.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Worker processes. [default: cores]")
+@_CONFIG
+@_JSON
+def process(
+    paths: tuple[Path, ...],
+    out: Path,
+    recipe: str,
+    workers: int | None,
+    config: Path | None,
+    as_json: bool,
+) -> None:
+    r"""Render local files or folders: no bucket, no catalog, no Dagster.
+
+    Every file gets a verdict. A file that is refused does not change the exit code 0.
+
+    \b
+    image-pipeline process ~/Pictures --out /tmp/variants
+    image-pipeline process a.jpg b.heic --out out --json | jq '.images[].verdict'
+    """
+    from image_pipeline.commands.process import run_process
+
+    settings = _settings(config)
+    if recipe not in settings.recipes:
+        known = ", ".join(sorted(settings.recipes))
+        raise click.UsageError(f"there is no recipe {recipe!r} in the settings; there is: {known}")
+    run_process(settings, paths, out, recipe, workers, as_json)
+
+
+@cli.command()
+@_PATHS
+@click.option("--source", required=True, help="A source of the settings: where the files go.")
+@click.option("--all", "unchecked", is_flag=True, help="Send also what is sure to be rejected.")
+@_CONFIG
+@_JSON
+def upload(
+    paths: tuple[Path, ...], source: str, unchecked: bool, config: Path | None, as_json: bool
+) -> None:
+    """Check files, then send them to the bucket, several at a time.
+
+    Folders are sent with everything in them, under the names they have there. What the source
+    would reject anyway (too large, empty, not an image) is named and left out; the exit code
+    is then 1. Files that are in the bucket already are not sent again.
+    """
+    from image_pipeline.commands.upload import run_upload
+
+    settings = _settings(config)
+    if source not in settings.sources:
+        known = ", ".join(sorted(settings.sources))
+        raise click.UsageError(f"there is no source {source!r} in the settings; there is: {known}")
+    sys.exit(run_upload(settings, paths, source, unchecked, as_json))
+
+
+@cli.command()
+@click.option("--batch", help="One batch: every upload of it with its verdict.")
+@_CONFIG
+@_JSON
+def status(batch: str | None, config: Path | None, as_json: bool) -> None:
+    """Show what waits, runs, is done, was rejected or failed."""
+    from image_pipeline.commands.status import run_status
+
+    sys.exit(run_status(_settings(config), batch, as_json))
+
+
+@cli.command()
+@click.option(
+    "--photos", type=click.Path(path_type=Path, exists=True),
+    help="Your own files instead of generated samples.",
+)  # fmt: skip
+@_CONFIG
+def demo(photos: Path | None, config: Path | None) -> None:
+    """Run the main job once on sample photographs and show what came of each.
+
+    Starts an S3 server on this machine (data under .data/), uploads the samples, lets the
+    upload sensor form batches, and runs each through Dagster.
+    """
+    from image_pipeline.commands.demo import run_demo
+
+    sys.exit(run_demo(_settings(config), config, photos))
+
+
+@cli.command()
+@click.option("--port", default=3000, show_default=True, help="Port of the Dagster UI.")
+@click.option("--verbose", is_flag=True, help="Show the log of every Dagster process.")
+@_CONFIG
+def dev(port: int, verbose: bool, config: Path | None) -> None:
+    """Run everything on this machine: bucket, Dagster UI, sensors and schedules.
+
+    Runs, cursors and objects are kept under .data/ and are there again after a restart.
+    End it with Ctrl-C.
+    """
+    from image_pipeline.commands.dev import run_dev
+
+    sys.exit(run_dev(_settings(config), config, port, verbose))
+
+
+def _settings(config: Path | None) -> Settings:
+    try:
+        return load_settings(config)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def main() -> None:
+    """Entry point: known troubles are one line on stderr and exit code 1, not a traceback."""
+    from image_pipeline.store.bucket import StoreError
+
+    try:
+        cli()
+    except StoreError as error:
+        click.echo(f"image-pipeline: the bucket: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

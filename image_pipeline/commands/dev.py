@@ -1,0 +1,111 @@
+"""``image-pipeline dev``: everything on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+import click
+import psutil
+
+from image_pipeline.catalog.engine import Catalog
+from image_pipeline.commands.local import dagster_home, environment, local_bucket, project_folder
+from image_pipeline.settings import Settings
+
+HOST = "127.0.0.1"
+
+#: Dagster's processes get this long to end by themselves; a run that is cut off here is
+#: noticed by its lease and tried again at the next start.
+GRACE_SECONDS = 10.0
+
+
+def run_dev(settings: Settings, config: Path | None, port: int, verbose: bool) -> int:
+    """Run bucket, UI, daemon and code server until a signal ends them or one of them dies."""
+    folder = project_folder(config)
+    if _is_taken(port):
+        raise click.ClickException(
+            f"port {port} is taken: is another 'make dev' running? Choose one with --port"
+        )
+    Catalog(settings.catalog.url).migrate()
+    with local_bucket(settings) as bucket:
+        home = dagster_home(folder)
+        click.echo(f"Bucket       {bucket.url}")
+        click.echo(f"Dagster UI   http://{HOST}:{port}")
+        first = next(iter(settings.sources))
+        click.echo(f"Upload       image-pipeline upload DIR --source {first}")
+        click.echo("End          Ctrl-C\n")
+        return _supervise(_command(port, verbose), {**os.environ, **environment(config, home)})
+
+
+def _command(port: int, verbose: bool) -> list[str]:
+    level = "info" if verbose else "warning"
+    return [
+        sys.executable, "-W", "ignore::UserWarning:dagster", "-m", "dagster", "dev",
+        "--workspace", "workspace.yaml", "--host", HOST, "--port", str(port),
+        "--log-level", level, "--code-server-log-level", level,
+    ]  # fmt: skip
+
+
+def _supervise(command: list[str], variables: dict[str, str]) -> int:
+    """Wait for a signal or for the end of the process, then end its whole tree."""
+    ended = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        ended.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+    # A session of its own: the terminal's Ctrl-C reaches only this process, which then ends
+    # the others in order.
+    process = subprocess.Popen(command, env=variables, start_new_session=True)
+    try:
+        while process.poll() is None and not ended.wait(0.5):
+            pass
+        if process.returncode not in (None, 0):
+            click.echo(f"Dagster ended with exit code {process.returncode}", err=True)
+        return process.returncode or 0
+    finally:
+        end_tree(process.pid)
+        process.wait()
+
+
+def end_tree(pid: int, grace_seconds: float = GRACE_SECONDS) -> None:
+    """End a process and all that came of it: first politely, then without asking.
+
+    The tree is taken down in one look before anyone is signalled: a child whose parent has
+    ended cannot be found from the root any more.
+    """
+    try:
+        root = psutil.Process(pid)
+        tree = [*root.children(recursive=True), root]
+    except psutil.NoSuchProcess:
+        return
+    for process in tree:
+        _signal(process, signal.SIGINT)
+    _, alive = psutil.wait_procs(tree, timeout=grace_seconds)
+    for process in alive:
+        _signal(process, signal.SIGKILL)
+    psutil.wait_procs(alive, timeout=grace_seconds)
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return True
+    return False

@@ -1,0 +1,15 @@
+"""What happens by the clock."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from image_pipeline.jobs import look_at_ledger
+
+hourly_ledger = dg.ScheduleDefinition(
+    name="hourly_ledger",
+    job=look_at_ledger,
+    cron_schedule="7 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every hour: how many uploads wait, failed or were rejected.",
+)

@@ -1,0 +1,381 @@
+"""Settings: built-in defaults, then ``pipeline.yaml``, then the environment.
+
+The result is one frozen, validated :class:`Settings`. Nothing else in the package reads the
+environment, and nothing below this module imports anything of the package.
+
+A variable overrides the field of the same path, with two underscores for a dot:
+``IMAGE_PIPELINE_BUCKET__ENDPOINT_URL`` sets ``bucket.endpoint_url``. Credentials are never
+settings: boto3 finds them where it always does (``AWS_ACCESS_KEY_ID``, profiles, roles).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+CONFIG_VARIABLE = "IMAGE_PIPELINE_CONFIG"
+CONFIG_NAME = "pipeline.yaml"
+
+Role = Literal["responsive", "thumbnail"]
+FormatName = Literal["avif", "webp", "jpeg"]
+DuplicateTier = Literal["bytes", "picture"]
+
+#: The value of ``bucket.endpoint_url`` that stands for the server on this machine.
+EMBEDDED = "embedded"
+
+#: Prefixes of the bucket that the pipeline writes; a source may not lie inside one.
+OWN_PREFIXES = ("batches/", "variants/", "manifests/", "galleries/", "tables/")
+
+
+class SettingsError(Exception):
+    """The settings are wrong; the message names the file and the path of each bad field."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BucketSettings(_Part):
+    """Where objects live. ``endpoint_url`` is empty for AWS itself.
+
+    ``embedded`` instead of a URL means the S3 server that ``make dev`` and ``make demo`` start
+    on this machine, with its files under ``data``.
+    """
+
+    name: str = Field(default="images", min_length=3, max_length=63)
+    endpoint_url: str | None = None
+    data: Path = Path(".data/s3")
+    region: str = "us-east-1"
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+
+
+class CatalogSettings(_Part):
+    """SQLAlchemy URL of the catalog. Relative SQLite paths count from ``pipeline.yaml``."""
+
+    url: str = "sqlite:///.data/catalog.db"
+
+
+class Limits(_Part):
+    """What one upload may be before it is decoded.
+
+    ``megapixels`` bounds width x height in 10^6 pixels, ``megabytes`` the file in 10^6 bytes,
+    ``side`` either edge in pixels, ``frames`` the frames of an animation (only the first one
+    is ever decoded), ``scans`` the scans of a progressive JPEG: each scan walks every pixel,
+    so a file of a few hundred kB can otherwise keep a decoder busy for minutes.
+    """
+
+    megapixels: float = Field(default=100.0, gt=0, le=500)
+    megabytes: float = Field(default=64.0, gt=0, le=2000)
+    side: int = Field(default=30_000, gt=0, le=65_535)
+    frames: int = Field(default=10_000, gt=0)
+    scans: int = Field(default=64, gt=0)
+
+
+class DuplicatePolicy(_Part):
+    """Tiers whose members share the variants of their canonical image."""
+
+    share: tuple[DuplicateTier, ...] = ("bytes", "picture")
+
+
+class Source(_Part):
+    """A watched prefix: its recipe, its limits and what counts as a duplicate in it."""
+
+    prefix: str
+    recipe: str = "web"
+    limits: Limits = Limits()
+    duplicates: DuplicatePolicy = DuplicatePolicy()
+    base_url: str | None = Field(default=None, description="overrides delivery.base_url")
+
+    @field_validator("prefix")
+    @classmethod
+    def _is_a_folder(cls, prefix: str) -> str:
+        if not prefix.endswith("/") or prefix.startswith("/"):
+            raise ValueError("must end with '/' and not start with one, like 'uploads/photos/'")
+        if prefix.startswith(OWN_PREFIXES):
+            raise ValueError(f"lies inside a prefix the pipeline writes ({prefix.split('/', maxsplit=1)[0]}/)")
+        return prefix
+
+
+class Size(_Part):
+    """One step of a recipe: a box in pixels and how the picture meets it.
+
+    ``inside`` keeps the whole picture and never enlarges it; ``cover`` crops to the box's
+    aspect ratio. ``quality_offset`` is added to every format's quality; left out, it is +4
+    for thumbnails and -3 from 1920 px on, because large variants are mostly seen on dense
+    screens, where the eye forgives more.
+    """
+
+    role: Role = "responsive"
+    width: int = Field(gt=0, le=16_383)
+    height: int = Field(gt=0, le=16_383)
+    fit: Literal["inside", "cover"] = "inside"
+    crop: Literal["attention", "entropy", "center"] = "attention"
+    quality_offset: int | None = Field(default=None, ge=-50, le=50)
+
+    @property
+    def offset(self) -> int:
+        """The quality offset in force, in points of each encoder's own 0-100 scale."""
+        if self.quality_offset is not None:
+            return self.quality_offset
+        if self.role == "thumbnail":
+            return 4
+        return -3 if self.width >= 1920 else 0
+
+
+class Avif(_Part):
+    """AVIF by libavif, 4:2:0, one thread. ``speed`` 0 (slow) to 10."""
+
+    quality: int = Field(default=60, ge=1, le=100)
+    speed: int = Field(default=9, ge=0, le=10)
+
+
+class Webp(_Part):
+    """Lossy WebP by libwebp. ``method`` 0 (fast) to 6."""
+
+    quality: int = Field(default=83, ge=1, le=100)
+    method: int = Field(default=4, ge=0, le=6)
+
+
+class Jpeg(_Part):
+    """JPEG by libjpeg-turbo, 4:2:0, optimised Huffman tables."""
+
+    quality: int = Field(default=78, ge=1, le=95)
+    progressive: bool = True
+
+
+class Formats(_Part):
+    """Formats a recipe renders, best first. The qualities 60 / 83 / 78 look alike (see docs)."""
+
+    avif: Avif | None = None
+    webp: Webp | None = None
+    jpeg: Jpeg | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_means_defaults(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: {} if part is None else part for name, part in value.items()}
+        return value
+
+    @property
+    def names(self) -> tuple[FormatName, ...]:
+        order: tuple[FormatName, ...] = ("avif", "webp", "jpeg")
+        return tuple(name for name in order if getattr(self, name) is not None)
+
+
+SizeName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,30}$")]
+
+DEFAULT_SIZES: dict[str, Size] = {
+    "thumbnail": Size(role="thumbnail", width=400, height=400, fit="cover"),
+    "small": Size(width=640, height=480),
+    "medium": Size(width=1024, height=768),
+    "large": Size(width=1920, height=1080),
+    "xlarge": Size(width=2560, height=1440),
+}
+
+
+class Recipe(_Part):
+    """Which sizes and formats a source gets.
+
+    ``background`` (``#rrggbb``) is what transparent pixels are flattened on, for JPEG only.
+    """
+
+    sizes: dict[SizeName, Size] = Field(default=DEFAULT_SIZES, min_length=1)
+    formats: Formats = Formats(avif=Avif(), webp=Webp(), jpeg=Jpeg())
+    background: str = Field(default="#ffffff", pattern=r"^#[0-9a-fA-F]{6}$")
+
+    @model_validator(mode="after")
+    def _renders_something(self) -> Self:
+        if not self.formats.names:
+            raise ValueError("formats: name at least one of avif, webp, jpeg")
+        return self
+
+
+class Batches(_Part):
+    """When a batch closes, and how it is tried.
+
+    A batch closes at ``max_images`` uploads, at ``max_megabytes``, when its oldest upload has
+    waited ``max_age_seconds``, or as soon as nothing new arrived for ``quiet_seconds``.
+    At most ``max_running`` batches of a source are requested at a time; a batch whose run
+    ended red is tried ``max_attempts`` times in all. A run holds its batch by a lease of
+    ``lease_seconds`` that it renews; one that stops renewing is taken for dead.
+    """
+
+    max_images: int = Field(default=200, gt=0, le=10_000)
+    max_megabytes: float = Field(default=1000.0, gt=0)
+    max_age_seconds: float = Field(default=10.0, ge=0)
+    quiet_seconds: float = Field(default=1.0, ge=0)
+    max_running: int = Field(default=10, gt=0)
+    max_attempts: int = Field(default=4, gt=0)
+    lease_seconds: float = Field(default=60.0, ge=2)
+    retry_seconds: float = Field(default=30.0, ge=0)
+
+
+class Discovery(_Part):
+    """How a source is watched: seconds between looks, and the time one look may take."""
+
+    every_seconds: int = Field(default=5, gt=0)
+    tick_seconds: float = Field(default=20.0, gt=0, le=50)
+
+
+class Workers(_Part):
+    """Processes that decode and encode. ``auto`` means one per core this process may use."""
+
+    processes: Literal["auto"] | Annotated[int, Field(gt=0, le=256)] = "auto"
+    seconds_per_image: float = Field(default=60.0, gt=0)
+    memory_megabytes: int = Field(default=1024, ge=256)
+    spool: Path = Path(".data/spool")
+
+    @property
+    def count(self) -> int:
+        """Number of worker processes."""
+        if self.processes != "auto":
+            return self.processes
+        affinity = getattr(os, "sched_getaffinity", None)
+        return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+class Delivery(_Part):
+    """``base_url`` stands before every published key; empty, the bucket's own URL does."""
+
+    base_url: str | None = None
+    sizes: str = Field(default="100vw", description="the sizes attribute of ready markup")
+
+
+SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,30}$")]
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured. Frozen; unknown fields are errors."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="IMAGE_PIPELINE_", env_nested_delimiter="__"
+    )
+
+    bucket: BucketSettings = BucketSettings()
+    catalog: CatalogSettings = CatalogSettings()
+    sources: dict[SourceName, Source] = Field(
+        default={"photos": Source(prefix="uploads/photos/")}, min_length=1
+    )
+    recipes: dict[str, Recipe] = {"web": Recipe()}
+    batches: Batches = Batches()
+    discovery: Discovery = Discovery()
+    workers: Workers = Workers()
+    delivery: Delivery = Delivery()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file."""
+        return env_settings, init_settings
+
+    @field_validator("recipes")
+    @classmethod
+    def _web_is_always_there(cls, recipes: dict[str, Recipe]) -> dict[str, Recipe]:
+        return {"web": Recipe(), **recipes}
+
+    @model_validator(mode="after")
+    def _sources_fit_together(self) -> Self:
+        for name, source in self.sources.items():
+            if source.recipe not in self.recipes:
+                known = ", ".join(sorted(self.recipes))
+                raise ValueError(f"sources.{name}.recipe: no recipe {source.recipe!r} ({known})")
+            for other, that in self.sources.items():
+                if other != name and that.prefix.startswith(source.prefix):
+                    raise ValueError(
+                        f"sources.{other}.prefix: {that.prefix!r} lies inside sources.{name}"
+                    )
+        return self
+
+    def recipe_of(self, source: str) -> Recipe:
+        """The recipe of a source; ``KeyError`` if there is no such source."""
+        return self.recipes[self.sources[source].recipe]
+
+    def base_url_of(self, source: str) -> str | None:
+        """The configured URL before every key of a source, without a trailing slash."""
+        url = self.sources[source].base_url or self.delivery.base_url
+        return url.rstrip("/") if url else None
+
+
+def find_config(path: Path | str | None = None) -> Path | None:
+    """The settings file: ``path``, else ``$IMAGE_PIPELINE_CONFIG``, else ``./pipeline.yaml``."""
+    named = path or os.environ.get(CONFIG_VARIABLE)
+    if named:
+        return Path(named)
+    here = Path(CONFIG_NAME)
+    return here if here.is_file() else None
+
+
+def load_settings(path: Path | str | None = None) -> Settings:
+    """Read and check the settings.
+
+    Raises :class:`SettingsError` with one line per mistake, each with the path of the field.
+    """
+    config = find_config(path)
+    raw = _read_yaml(config) if config else {}
+    try:
+        settings = Settings(**raw)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, config)) from None
+    root = (config.parent if config else Path()).resolve()
+    return _anchored(settings, root)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: is not YAML: {error}") from None
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
+        raise SettingsError(f"{path}: must hold named parts such as 'sources:' at the top level")
+    url = raw["catalog"].get("url") if isinstance(raw.get("catalog"), dict) else None
+    if isinstance(url, str) and re.search(r"://[^/@]*:[^/@]+@", url):
+        raise SettingsError(
+            f"{path}: catalog.url: holds a password; secrets come from the environment,"
+            " set IMAGE_PIPELINE_CATALOG__URL instead"
+        )
+    return raw
+
+
+def _explain(error: ValidationError, config: Path | None) -> str:
+    where = str(config) if config else "settings"
+    lines = []
+    for mistake in error.errors(include_url=False):
+        field = ".".join(str(part) for part in mistake["loc"])
+        message = mistake["msg"].removeprefix("Value error, ")
+        if mistake["type"] == "extra_forbidden":
+            message = "unknown field"
+            if re.search(r"secret|password|token|access_key", field, re.IGNORECASE):
+                message += "; secrets come from the environment, not from a file"
+        lines.append(f"{where}: {field}: {message}" if field else f"{where}: {message}")
+    return "\n".join(lines)
+
+
+def _anchored(settings: Settings, root: Path) -> Settings:
+    """Relative local paths count from the folder of the settings file."""
+    update: dict[str, Any] = {
+        "workers": settings.workers.model_copy(update={"spool": root / settings.workers.spool}),
+        "bucket": settings.bucket.model_copy(update={"data": root / settings.bucket.data}),
+    }
+    relative = re.fullmatch(r"(sqlite[^:]*:///)(?!/)(?!:memory:)(.+)", settings.catalog.url)
+    if relative:
+        url = f"{relative[1]}{root / relative[2]}"
+        update["catalog"] = settings.catalog.model_copy(update={"url": url})
+    return settings.model_copy(update=update)

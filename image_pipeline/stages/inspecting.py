@@ -1,0 +1,175 @@
+"""First stage: every upload of a batch is downloaded, decoded once and gets its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from image_pipeline.catalog import images as catalog_images
+from image_pipeline.catalog import uploads as catalog_uploads
+from image_pipeline.catalog.engine import chunks
+from image_pipeline.catalog.uploads import Decision, Upload
+from image_pipeline.dedupe import bands
+from image_pipeline.imaging.inspection import Inspection, inspect_image
+from image_pipeline.imaging.verdict import Reason, Rejected
+from image_pipeline.settings import Limits
+from image_pipeline.stages.fetching import Fetched, fetch
+from image_pipeline.stages.tools import INTERNAL_ERROR, STORAGE_ERROR, Tools
+from image_pipeline.store.bucket import ObjectChangedError, ObjectGoneError
+from image_pipeline.workers.pool import Job, Outcome
+
+#: Verdicts are committed in groups: each costs a transaction, each lost one a decode.
+COMMIT_EVERY = 25
+
+
+def inspect_batch(tools: Tools, batch: str) -> list[dict[str, Any]]:
+    """Give every upload of the batch a verdict; those that have a final one are left alone.
+
+    Returns one row per upload, see :func:`image_pipeline.catalog.uploads.report`.
+    """
+    with tools.catalog.read() as connection:
+        known = catalog_uploads.of_batch(connection, batch)
+    pending = [upload for upload in known if upload.verdict in (None, "failed")]
+    if pending:
+        limits = tools.source(pending[0].source).limits
+        desk = _Desk(tools, limits, total=len(known), done=len(known) - len(pending))
+        for outcome in tools.workers.run(inspect_image, desk.jobs(pending)):
+            desk.judge(outcome)
+        desk.commit()
+    with tools.catalog.read() as connection:
+        return catalog_uploads.report(connection, batch)
+
+
+def verdict_before_download(upload: Upload, limits: Limits) -> Decision | None:
+    """What the size alone decides."""
+    if upload.size == 0:
+        return _rejection(upload.id, Rejected(Reason.empty_file, "the file has no bytes"))
+    if upload.size > limits.megabytes * 1e6:
+        message = f"{upload.size / 1e6:.1f} MB, allowed are {limits.megabytes:g} MB"
+        return _rejection(upload.id, Rejected(Reason.too_many_bytes, message))
+    return None
+
+
+def decision(upload: int, error: Exception, seconds: float = 0.0) -> Decision:
+    """The verdict behind an exception: ``rejected`` is the file's fault, ``failed`` is ours."""
+    if isinstance(error, Rejected):
+        return _rejection(upload, error, seconds)
+    if isinstance(error, ObjectGoneError):
+        gone = Rejected(Reason.gone, "deleted from the bucket before it was processed")
+        return _rejection(upload, gone, seconds)
+    if isinstance(error, ObjectChangedError):
+        replaced = Rejected(Reason.superseded, "overwritten before it was processed")
+        return _rejection(upload, replaced, seconds)
+    reason = STORAGE_ERROR if isinstance(error, OSError) or _is_store(error) else INTERNAL_ERROR
+    message = f"{type(error).__name__}: {error}"[:500]
+    return Decision(upload, "failed", reason, message, seconds=seconds)
+
+
+def _is_store(error: Exception) -> bool:
+    from image_pipeline.store.bucket import StoreError
+
+    return isinstance(error, StoreError)
+
+
+def _rejection(upload: int, error: Rejected, seconds: float = 0.0) -> Decision:
+    return Decision(upload, "rejected", str(error.reason), error.message[:500], seconds=seconds)
+
+
+class _Desk:
+    """Uploads in, verdicts out. Several uploads of the same bytes are decoded once."""
+
+    def __init__(self, tools: Tools, limits: Limits, total: int, done: int) -> None:
+        self.tools = tools
+        self.limits = limits
+        self.total = total
+        self.done = done
+        self.waiting: dict[str, list[Upload]] = {}  # by SHA-256, while the worker has it
+        self.judged: dict[str, Exception | None] = {}  # by SHA-256: None is accepted
+        self.decisions: list[Decision] = []
+        self.images: list[dict[str, Any]] = []
+
+    def jobs(self, pending: list[Upload]) -> Iterator[Job[str]]:
+        """One job per file that nobody has decoded yet."""
+        wanted = []
+        for upload in pending:
+            early = verdict_before_download(upload, self.limits)
+            if early:
+                self._decide(early)
+            else:
+                wanted.append(upload)
+        for group in chunks(fetch(self.tools, wanted), 8):
+            yield from self._jobs_of(group)
+
+    def judge(self, outcome: Outcome[str, Inspection]) -> None:
+        """The worker's answer decides every upload of these bytes."""
+        sha256, error = outcome.key, outcome.error
+        uploads = self.waiting.pop(sha256)
+        if outcome.value is not None:
+            self.images.append(self._image_row(sha256, uploads[0].size, outcome.value))
+        if error is None or isinstance(error, Rejected):
+            self.judged[sha256] = error
+        for position, upload in enumerate(uploads):
+            self._settle(upload, sha256, error, outcome.seconds if position == 0 else 0.0)
+
+    def commit(self) -> None:
+        """Write what was decided."""
+        with self.tools.catalog.write() as connection:
+            catalog_images.add_images(connection, self.images)
+            catalog_uploads.decide(connection, self.decisions, self.tools.clock())
+        self.images.clear()
+        self.decisions.clear()
+
+    def _jobs_of(self, group: list[Fetched]) -> Iterator[Job[str]]:
+        with self.tools.catalog.read() as connection:
+            known = catalog_images.get_images(connection, (one.sha256 for one in group))
+        self.judged.update(dict.fromkeys(known))
+        for one in group:
+            if one.error or one.path is None:
+                self._decide(decision(one.upload.id, one.error or OSError("no file")))
+            elif one.sha256 in self.judged:
+                self._settle(one.upload, one.sha256, self.judged[one.sha256])
+            elif one.sha256 in self.waiting:
+                self.waiting[one.sha256].append(one.upload)
+            else:
+                self.waiting[one.sha256] = [one.upload]
+                yield Job(one.sha256, partial(one.path.read_bytes), (self.limits,))
+
+    def _settle(
+        self, upload: Upload, sha256: str, error: Exception | None, seconds: float = 0.0
+    ) -> None:
+        if error is None:
+            self._decide(Decision(upload.id, "accepted", image_id=sha256, seconds=seconds))
+        else:
+            self._decide(decision(upload.id, error, seconds))
+
+    def _decide(self, verdict: Decision) -> None:
+        self.decisions.append(verdict)
+        self.done += 1
+        self.tools.progress("inspected", self.done, self.total)
+        if len(self.decisions) >= COMMIT_EVERY:
+            self.commit()
+
+    def _image_row(self, sha256: str, size: int, found: Inspection) -> dict[str, Any]:
+        prints = found.fingerprint
+        return {
+            "id": sha256,
+            "bytes": size,
+            "format": found.format,
+            "width": found.width,
+            "height": found.height,
+            "orientation": found.orientation,
+            "mode": found.mode,
+            "has_alpha": found.has_alpha,
+            "animated": found.animated,
+            "lossless": found.lossless,
+            "flags": list(found.flags),
+            "phash64": bands.signed(prints.phash64),
+            "phash256": prints.phash256,
+            "dhash64": bands.signed(prints.dhash64),
+            "texture": prints.texture,
+            "dominant_color": found.dominant_color,
+            "placeholder": found.placeholder,
+            "created_at": self.tools.clock(),
+            **{f"b{n}": value for n, value in enumerate(bands.split(prints.phash64))},
+        }

@@ -1,0 +1,47 @@
+"""Where everything lies in the bucket.
+
+Keys the pipeline writes are made of ids, sizes and fingerprints only (``[a-z0-9/._-]``);
+nothing is ever derived from the key of an upload.
+"""
+
+from __future__ import annotations
+
+IMMUTABLE = "public, max-age=31536000, immutable"
+SHORT_LIVED = "public, max-age=60"
+
+
+def batch_key(batch: str) -> str:
+    """The list of a batch's uploads, written once before the batch first runs."""
+    return f"batches/{batch}.json"
+
+
+def variant_key(
+    image: str, size: str, width: int, height: int, fingerprint: str, extension: str
+) -> str:
+    """A rendered file. The name changes with the source bytes, the recipe and the encoders."""
+    return f"variants/{image}/{size}-{width}x{height}.{fingerprint}.{extension}"
+
+
+def image_manifest_key(source: str, image: str) -> str:
+    """The manifest of one image of a source."""
+    return f"manifests/{source}/{image}.json"
+
+
+def batch_manifest_key(batch: str) -> str:
+    """What a batch brought, upload by upload."""
+    return f"manifests/batches/{batch}.json"
+
+
+def warm_list_key(batch: str) -> str:
+    """The URLs a cache warmer should fetch after a batch, most important first."""
+    return f"manifests/warm/{batch}.json"
+
+
+def gallery_key(batch: str) -> str:
+    """A page to look at what a batch brought."""
+    return f"galleries/{batch}.html"
+
+
+def table_key(asset: str, partition: str | None) -> str:
+    """The Parquet table of an asset, of one partition if it has any."""
+    return f"tables/{asset}/{partition}.parquet" if partition else f"tables/{asset}.parquet"
