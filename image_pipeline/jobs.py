@@ -8,6 +8,9 @@ from image_pipeline.assets.delivery import cache_warm_manifests
 from image_pipeline.assets.ingest import deduped_images, raw_uploads, upload_ledger
 from image_pipeline.assets.renditions import renditions
 
+#: The terminal shows progress and warnings; every event is in the UI anyway.
+_LOG = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
+
 #: Steps run inside the run's own process: starting one for each would cost seconds per step,
 #: and the work that needs isolation happens in worker processes anyway.
 process_batch = dg.define_asset_job(
@@ -17,6 +20,7 @@ process_batch = dg.define_asset_job(
     ),
     description="Takes one batch of uploads all the way to published manifests.",
     executor_def=dg.in_process_executor,
+    config=_LOG,
     # A retry by Dagster runs every step again: each does only what is missing.
     tags={"dagster/retry_strategy": "ALL_STEPS"},
 )
@@ -26,4 +30,5 @@ look_at_ledger = dg.define_asset_job(
     selection=dg.AssetSelection.assets(upload_ledger),
     description="Counts uploads by state, so that a growing backlog shows as a plot.",
     executor_def=dg.in_process_executor,
+    config=_LOG,
 )

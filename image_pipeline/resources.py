@@ -1,6 +1,7 @@
 """The one resource of the assets and sensors, and the IO manager of their tables."""
 
 import io
+import logging
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -10,6 +11,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 from pydantic import PrivateAttr
+from sqlalchemy.exc import SQLAlchemyError
 
 from image_pipeline.catalog import batches
 from image_pipeline.catalog.engine import Catalog
@@ -18,6 +20,8 @@ from image_pipeline.stages.tools import Spool, Tools, utc_now
 from image_pipeline.store.bucket import Bucket, ObjectGoneError
 from image_pipeline.store.layout import table_key
 from image_pipeline.workers.pool import ImageWorkers
+
+_log = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=8)
@@ -60,7 +64,11 @@ class Lease:
 
     def _keep(self) -> None:
         while not self._ended.wait(self.seconds / 3):
-            self._renew()
+            try:
+                self._renew()
+            except SQLAlchemyError as error:
+                # The catalog may be away for a moment; the lease outlives two missed renewals.
+                _log.warning("the hold on batch %s was not renewed: %s", self.batch, error)
 
     def _renew(self) -> None:
         until = utc_now() + timedelta(seconds=self.seconds)

@@ -99,7 +99,7 @@ class Source(_Part):
         if not prefix.endswith("/") or prefix.startswith("/"):
             raise ValueError("must end with '/' and not start with one, like 'uploads/photos/'")
         if prefix.startswith(OWN_PREFIXES):
-            raise ValueError(f"lies inside a prefix the pipeline writes ({prefix.split('/', maxsplit=1)[0]}/)")
+            raise ValueError("lies inside a prefix that the pipeline writes itself")
         return prefix
 
 
@@ -166,6 +166,7 @@ class Formats(_Part):
 
     @property
     def names(self) -> tuple[FormatName, ...]:
+        """The formats that are rendered, best first."""
         order: tuple[FormatName, ...] = ("avif", "webp", "jpeg")
         return tuple(name for name in order if getattr(self, name) is not None)
 
@@ -219,9 +220,13 @@ class Batches(_Part):
 
 
 class Discovery(_Part):
-    """How a source is watched: seconds between looks, and the time one look may take."""
+    """How a source is watched: seconds between looks, and the time one look may take.
 
-    every_seconds: int = Field(default=5, gt=0)
+    Dagster's daemon looks every five seconds at most; at exactly five, every other look would
+    come a moment too early and be left out.
+    """
+
+    every_seconds: int = Field(default=2, gt=0)
     tick_seconds: float = Field(default=20.0, gt=0, le=50)
 
 

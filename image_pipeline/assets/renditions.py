@@ -66,6 +66,8 @@ def renditions(
             for kind in ("avif", "webp", "jpeg")
         }
         images = len({row["image_id"] for row in mine})
+        rate = pace(images, started)
+        found = verify_variants(tools, batch, ROLE_OF[name])
         yield dg.Output(
             table(mine, VARIANT_COLUMNS),
             output_name=name,
@@ -74,7 +76,8 @@ def renditions(
                 "images": images,
                 "bytes_out": sum(row["bytes"] for row in mine),
                 **by_format,
-                **pace(images, started),
+                **({"bytes_saved": found.bytes_saved} if name == "responsive_variants" else {}),
+                **rate,
             },
         )
-        yield from checks.of_variants(name, verify_variants(tools, batch, ROLE_OF[name]))
+        yield from checks.of_variants(name, found)

@@ -33,6 +33,11 @@ class Verification:
     bytes_original: int
     bytes_best: int
 
+    @property
+    def bytes_saved(self) -> int:
+        """What visitors do not load any more."""
+        return self.bytes_original - self.bytes_best
+
 
 def verify_variants(tools: Tools, batch: str, role: Role) -> Verification:
     """Compare what the recipe asks for with the catalog and with the bucket itself."""
@@ -57,13 +62,13 @@ def verify_variants(tools: Tools, batch: str, role: Role) -> Verification:
     missing = [key for key in expected if key not in rows or heads[key] is None]
     misserved = [
         key
-        for key, plan in expected.items()
-        if key not in missing and not _is_served_right(heads[key], plan.format, rows[key]["bytes"])
+        for key in expected.keys() - set(missing)
+        if not _is_served_right(heads[key], expected[key].format, rows[key]["bytes"])
     ]
     return Verification(
         len(expected),
         missing,
-        misserved,
+        sorted(misserved),
         [key for key, row in rows.items() if row["metadata"]],
         sum(row["bytes"] for row in originals.values()),
         sum(_heaviest_of_best_format(rows) for rows in known.values()),

@@ -158,8 +158,8 @@ class Bucket:
     def download(self, key: str, path: Path, etag: str) -> str:
         """Write the version ``etag`` of an object to ``path``; returns its SHA-256 (hex).
 
-        Raises :class:`ObjectGoneError` or :class:`ObjectChangedError` where that version is no more.
-        The file appears under its name only when it is whole.
+        Raises :class:`ObjectGoneError` or :class:`ObjectChangedError` where that version is no
+        more. The file appears under its name only when it is whole.
         """
         return _again(lambda: self._stream(key, path, etag))
 
@@ -242,7 +242,8 @@ def _again(read: Callable[[], T], attempts: int = 4) -> T:
 
 @contextmanager
 def _translated(what: str) -> Iterator[None]:
-    """Botocore's and urllib3's exceptions as ours."""
+    """Boto3's, botocore's and urllib3's exceptions as ours."""
+    from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
     from urllib3.exceptions import HTTPError
 
@@ -257,5 +258,5 @@ def _translated(what: str) -> Iterator[None]:
         if code in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
             return
         raise StoreError(f"{what}: {error}") from error
-    except (BotoCoreError, HTTPError, ConnectionError, TimeoutError) as error:
+    except (Boto3Error, BotoCoreError, HTTPError, ConnectionError, TimeoutError) as error:
         raise StoreError(f"{what}: {error}") from error
