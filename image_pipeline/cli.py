@@ -40,7 +40,11 @@ def cli() -> None:
     help="Folder for the variants: one folder in it per image.",
 )  # fmt: skip
 @click.option("--recipe", default="web", show_default=True, help="A recipe of the settings.")
-@click.option("--workers", type=click.IntRange(1, 256), help="Worker processes. [default: cores]")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="Worker processes. [default: as the settings say]",
+)
 @_CONFIG
 @_JSON
 def process(
@@ -51,14 +55,14 @@ def process(
     config: Path | None,
     as_json: bool,
 ) -> None:
-    r"""Render local files or folders: no bucket, no catalog, no Dagster.
+    """Render local files or folders: no bucket, no catalog, no Dagster.
 
     Every file gets a verdict. A file that is refused does not change the exit code 0.
 
     \b
     image-pipeline process ~/Pictures --out /tmp/variants
     image-pipeline process a.jpg b.heic --out out --json | jq '.images[].verdict'
-    """
+    """  # noqa: D301 - click reads the escape
     from image_pipeline.commands.process import run_process
 
     settings = _settings(config)

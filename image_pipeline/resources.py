@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -84,6 +83,7 @@ class PipelineResource(dg.ConfigurableResource[Tools]):
     _settings: Settings | None = PrivateAttr(default=None)
     _tools: Tools | None = PrivateAttr(default=None)
     _lease: Lease | None = PrivateAttr(default=None)
+    _context: dg.AssetExecutionContext | None = PrivateAttr(default=None)
 
     @property
     def settings(self) -> Settings:
@@ -104,6 +104,7 @@ class PipelineResource(dg.ConfigurableResource[Tools]):
 
     def tools(self, context: dg.AssetExecutionContext) -> Tools:
         """What a stage works with; also takes, and keeps renewing, the hold on its batch."""
+        self._context = context
         if self._lease is None:
             seconds = self.settings.batches.lease_seconds
             self._lease = Lease(self.catalog, context.partition_key, context.run.run_id, seconds)
@@ -116,9 +117,14 @@ class PipelineResource(dg.ConfigurableResource[Tools]):
                 self.catalog,
                 workers,
                 Spool(self.settings.workers.spool),
-                progress=_log_progress(context),
+                progress=_progress(self._log),
             )
         return self._tools
+
+    def _log(self, text: str) -> None:
+        """Log as the asset that is at work now."""
+        if self._context is not None:
+            self._context.log.info(text)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """End the worker processes and give the batch back if it was not finished."""
@@ -168,14 +174,14 @@ class ParquetTables(dg.ConfigurableIOManager):
         return table_key(context.asset_key.to_python_identifier(), partition)
 
 
-def _log_progress(context: dg.AssetExecutionContext) -> Callable[[str, int, int], None]:
+def _progress(log: Callable[[str], None]) -> Callable[[str, int, int], None]:
     """Log every tenth of a stage: enough to see it move, little enough to read."""
-    last: dict[str, Any] = {}
+    last: dict[str, int] = {}
 
     def progress(stage: str, done: int, total: int) -> None:
         tenth = done * 10 // max(total, 1)
         if last.get(stage) != tenth:
             last[stage] = tenth
-            context.log.info(f"{stage} {done} of {total}")
+            log(f"{stage} {done} of {total}")
 
     return progress

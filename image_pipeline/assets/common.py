@@ -10,6 +10,8 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
+from image_pipeline.delivery.wording import visible
+
 OWNERS = ["team:images"]
 TABLES = "tables"
 
@@ -17,9 +19,21 @@ TABLES = "tables"
 SHOWN_ROWS = 50
 
 
+#: What a column of a table holds; every other one is text. Fixed, so that the schema of a
+#: partition does not depend on its rows. Nullable: rejects have no pixels.
+_KINDS = {
+    **dict.fromkeys(
+        ("width", "height", "bytes", "distance", "quality", "uploads", "aliases", "variants"),
+        "Int64",
+    ),
+    "seconds": "Float64",
+}
+
+
 def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
-    """Rows as a table with exactly these columns, also when there are none."""
-    return pd.DataFrame.from_records(list(rows), columns=list(columns))
+    """Rows as a table with exactly these columns and always the same types."""
+    frame = pd.DataFrame.from_records(list(rows), columns=list(columns))
+    return frame.astype({name: _KINDS.get(name, "string") for name in columns})
 
 
 def verdict_counts(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
@@ -35,19 +49,21 @@ def pace(count: int, started: float) -> dict[str, float]:
 
 
 def shown(value: object) -> str:
-    """A text from outside for the UI: one line, no control or direction characters, not long.
+    """A text from outside for the UI: one line, nothing invisible, not long.
 
-    Dagster shows table cells and text as text; what is left to fear are characters that make
-    one line look like another.
+    Dagster shows table cells as text; what is left to fear are characters that make one name
+    look like another.
     """
-    text = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in str(value))
+    text = visible(str(value))
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 def shown_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> dg.TableMetadataValue:
     """The first rows as a table in the UI, every cell made safe to show."""
     records = [
-        dg.TableRecord({name: shown(row.get(name) or "") for name in columns})
+        dg.TableRecord(
+            {name: shown("" if row.get(name) is None else row[name]) for name in columns}
+        )
         for row in rows[:SHOWN_ROWS]
     ]
     schema = dg.TableSchema([dg.TableColumn(name) for name in columns])

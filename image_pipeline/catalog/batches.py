@@ -53,6 +53,21 @@ def batch_id(source: str, now: datetime) -> str:
     return f"{source}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
+def waiting(connection: sa.Connection, source: str, limit: int) -> list[Waiting]:
+    """The oldest uploads of a source that are in no batch, without those another sensor takes."""
+    query = (
+        sa.select(uploads.c.id, uploads.c.size, uploads.c.last_modified, uploads.c.discovered_at)
+        .where(uploads.c.source == source, uploads.c.batch_id.is_(None))
+        .order_by(uploads.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return [
+        Waiting(row.id, row.size, min(row.last_modified, row.discovered_at))
+        for row in connection.execute(query)
+    ]
+
+
 def form(
     connection: sa.Connection,
     source: str,
@@ -64,19 +79,8 @@ def form(
 
     An upload is claimed once: a second sensor finds these rows taken.
     """
-    query = (
-        sa.select(uploads.c.id, uploads.c.size, uploads.c.last_modified, uploads.c.discovered_at)
-        .where(uploads.c.source == source, uploads.c.batch_id.is_(None))
-        .order_by(uploads.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    waiting = [
-        Waiting(row.id, row.size, min(row.last_modified, row.discovered_at))
-        for row in connection.execute(query)
-    ]
     formed = []
-    for part in split(waiting):
+    for part in split(waiting(connection, source, limit)):
         batch = batch_id(source, now)
         row = {
             "id": batch,

@@ -46,6 +46,8 @@ class Decision:
 
 _COLUMNS = [uploads.c[name] for name in Upload.__slots__]
 
+_IS_OPEN = sa.or_(uploads.c.verdict.is_(None), uploads.c.verdict == "failed")
+
 
 def known(connection: sa.Connection, source: str, keys: Iterable[str]) -> set[tuple[str, str]]:
     """The (key, ETag) pairs among ``keys`` that were discovered before."""
@@ -69,13 +71,19 @@ def of_batch(connection: sa.Connection, batch: str) -> list[Upload]:
     return [Upload(*row) for row in connection.execute(query)]
 
 
-def decide(connection: sa.Connection, decisions: Sequence[Decision], now: datetime) -> None:
-    """Write verdicts, in bulk."""
+def decide(
+    connection: sa.Connection,
+    decisions: Sequence[Decision],
+    now: datetime,
+    *,
+    only_open: bool = False,
+) -> None:
+    """Write verdicts, in bulk; with ``only_open`` a final one stays as it is."""
     if not decisions:
         return
     statement = (
         sa.update(uploads)
-        .where(uploads.c.id == sa.bindparam("at"))
+        .where(uploads.c.id == sa.bindparam("at"), _IS_OPEN if only_open else sa.true())
         .values(
             verdict=sa.bindparam("to"),
             reason=sa.bindparam("why"),

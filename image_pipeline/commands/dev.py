@@ -72,9 +72,11 @@ def _supervise(command: list[str], folder: Path, variables: dict[str, str]) -> i
     try:
         while process.poll() is None and not ended.wait(0.5):
             pass
-        if process.returncode not in (None, 0):
-            click.echo(f"Dagster ended with exit code {process.returncode}", err=True)
-        return process.returncode or 0
+        if ended.is_set():
+            return 0
+        # `dagster dev` answers the death of its daemon or web server with exit code 0.
+        click.echo(f"Dagster ended by itself, with exit code {process.returncode}", err=True)
+        return process.returncode or 1
     finally:
         end_session(process.pid)
         process.wait()

@@ -13,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from image_pipeline.delivery.wording import visible, weight
+
 _COLORS = {"accepted": "green", "duplicate": "cyan", "rejected": "yellow", "failed": "red"}
 
 
@@ -28,8 +30,10 @@ def progress_bar() -> Progress:
 
 
 def print_json(document: object) -> None:
-    """JSON for scripts, on stdout."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False, sort_keys=False))
+    """JSON for scripts, on stdout; always in UTF-8, as JSON is."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, sort_keys=False)
+    # A file name that is not UTF-8 reads as lone surrogates; their escapes are valid JSON.
+    click.echo(text.encode("utf-8", "backslashreplace"))
 
 
 def print_table(
@@ -47,22 +51,10 @@ def print_table(
 
 
 def size(value: int | None) -> str:
-    """Bytes for people: ``1.2 MB``; a dash for nothing."""
-    if not value:
-        return "-"
-    amount = float(value)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000 or unit == "GB":
-            return f"{amount:.0f} {unit}" if unit in ("B", "kB") else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} GB"
-
-
-def printable(text: object) -> str:
-    """One line without characters that move the cursor or turn the direction of text."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in str(text))
+    """Bytes for people; a dash for nothing."""
+    return weight(value) if value else "-"
 
 
 def _cell(value: object) -> Text:
-    text = printable("" if value is None else value)
+    text = visible("" if value is None else str(value))
     return Text(text, style=_COLORS.get(text, ""))

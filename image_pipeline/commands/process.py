@@ -29,7 +29,9 @@ def run_process(
 ) -> None:
     """Render files into ``out`` and report a verdict for each."""
     started = time.monotonic()
-    rules = settings.workers.model_copy(update={"processes": workers or "auto"})
+    rules = settings.workers
+    if workers:
+        rules = rules.model_copy(update={"processes": workers})
     files = list(find_files(paths))
     reader = _Reader(Limits())
     results: dict[int, dict[str, Any]] = {}
@@ -72,8 +74,7 @@ def _jobs(
     files: list[LocalFile], reader: _Reader, arguments: tuple[Any, ...]
 ) -> Iterator[Job[int]]:
     for position, file in enumerate(files):
-        arguments_of = arguments
-        yield Job(position, partial(reader.read, position, file), arguments_of)
+        yield Job(position, partial(reader.read, position, file), arguments)
 
 
 def _result(

@@ -12,9 +12,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 
-from PIL import Image, ImageCms, ImageFile
+from PIL import AvifImagePlugin, Image, ImageChops, ImageCms, ImageFile, UnidentifiedImageError
 
+from image_pipeline.imaging.containers import EOI, is_cut, jpeg_markers, webp_chunks, webp_size
 from image_pipeline.imaging.verdict import Reason, Rejected
 from image_pipeline.settings import Limits
 
@@ -30,7 +32,6 @@ _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "png"),
     (b"GIF87a", "gif"),
     (b"GIF89a", "gif"),
-    (b"BM", "bmp"),
     (b"II*\0", "tiff"),
     (b"MM\0*", "tiff"),
     (b"II+\0", "tiff"),
@@ -56,6 +57,9 @@ _REFUSED = (
     (b"IIRO", "camera RAW"),
     (b"\x1aE\xdf\xa3", "a video"),
 )
+
+#: Sizes of the known headers of a bitmap: "BM" alone could begin a text.
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 
 #: Brands of ISO base media files (ISO/IEC 23008-12, AV1 Image File Format).
 _AVIF_BRANDS = (b"avif", b"avis")
@@ -106,6 +110,11 @@ class Decoded:
     header: Header
     flags: tuple[str, ...]
 
+    @property
+    def full_size(self) -> tuple[int, int]:
+        """The upright size of the original; a JPEG may be here at a fraction of it."""
+        return self.header.upright if self.header.format == "jpeg" else self.image.size
+
 
 def sniff(data: bytes) -> str:
     """The format of a file by its first bytes (4 kB are enough), in lower case.
@@ -121,21 +130,22 @@ def sniff(data: bytes) -> str:
         return "webp"
     if data[4:8] == b"ftyp":
         return _sniff_media(data)
+    if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BMP_HEADERS:
+        return "bmp"
+    raise _foreign(data)
+
+
+def _foreign(data: bytes) -> Rejected:
+    """The verdict on first bytes that are those of no format that is decoded."""
+    if not data:
+        return Rejected(Reason.empty_file, "the file has no bytes")
     for magic, name in _REFUSED:
         if data.startswith(magic):
-            raise Rejected(Reason.unsupported_format, f"{name} is not decoded")
-    if not data:
-        raise Rejected(Reason.empty_file, "the file has no bytes")
+            return Rejected(Reason.unsupported_format, f"{name} is not decoded")
     head = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith((b"<svg", b"<?xml", b"<!doctype svg")) and b"<svg" in head:
-        raise Rejected(Reason.unsupported_format, "SVG is not rasterised")
-    raise Rejected(Reason.not_an_image, "the first bytes are those of no known image format")
-
-
-def read_header(data: bytes, limits: Limits) -> Header:
-    """What the file says about itself. Raises :class:`Rejected` if it breaks a limit."""
-    with _opened(data, limits) as (_, header):
-        return header
+        return Rejected(Reason.unsupported_format, "SVG is not rasterised")
+    return Rejected(Reason.not_an_image, "the first bytes are those of no known image format")
 
 
 def decode(
@@ -150,12 +160,9 @@ def decode(
         if draft is not None and header.format == "jpeg":
             opened.draft(None, draft(header))
         opened.load()
-        image: Image.Image = opened
-        profile = image.info.get("icc_profile")
-        orientation = _orientation_of(image)
-        if orientation in _TRANSPOSE:
-            image = image.transpose(_TRANSPOSE[orientation])
-        image, flags = _to_srgb(_to_8_bit(image), profile)
+        # CIE Lab needs no profile, though Pillow writes one: its own conversion knows the space.
+        profile = opened.info.get("icc_profile") if opened.mode != "LAB" else None
+        image, flags = _to_srgb(_to_8_bit(_upright(opened)), profile)
     image = _without_idle_alpha(image)
     image.info = {}
     return Decoded(image, header, (*header.flags, *flags))
@@ -180,11 +187,7 @@ def _opened(data: bytes, limits: Limits) -> Iterator[tuple[ImageFile.ImageFile, 
         import pillow_heif
 
         pillow_heif.register_heif_opener()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        # Pillow checks every frame and tile against this; ours is the stricter of the two.
-        Image.MAX_IMAGE_PIXELS = int(limits.megapixels * 1e6)
+    with _pillow_limits(limits):
         try:
             with Image.open(io.BytesIO(data), formats=[_PILLOW[name]]) as opened:
                 yield opened, _header(opened, name, data, limits)
@@ -199,21 +202,60 @@ def _opened(data: bytes, limits: Limits) -> Iterator[tuple[ImageFile.ImageFile, 
             raise _refusal(error, data, name) from None
 
 
+@contextmanager
+def _pillow_limits(limits: Limits) -> Iterator[None]:
+    """Pillow's own limits, which are global: one thread of a process may decode at a time."""
+    before = Image.MAX_IMAGE_PIXELS, AvifImagePlugin.DEFAULT_MAX_THREADS
+    # Pillow checks every frame and tile against this; ours is the stricter of the two.
+    Image.MAX_IMAGE_PIXELS = int(limits.megapixels * 1e6)
+    # Every core has its own worker already, and each thread of a decoder takes address space.
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS, AvifImagePlugin.DEFAULT_MAX_THREADS = before
+
+
 def _check_bytes(data: bytes, name: str, limits: Limits) -> None:
     if len(data) > limits.megabytes * 1e6:
         raise Rejected(Reason.too_many_bytes, f"{len(data) / 1e6:.1f} MB")
     if name == "jpeg":
-        # Every scan begins with this marker; entropy-coded data cannot contain it (T.81, B.1.1).
-        scans = data.count(b"\xff\xda")
+        scans = _scans(data, limits.scans)
         if scans > limits.scans:
             raise Rejected(Reason.too_many_scans, f"{scans} scans, {limits.scans} are allowed")
+    if name == "webp":
+        # libwebp allocates two canvases as soon as a file is opened.
+        _check_size(webp_size(data), limits)
+
+
+def _check_size(size: tuple[int, int], limits: Limits) -> None:
+    width, height = size
+    if max(size) > limits.side or width * height > limits.megapixels * 1e6:
+        allowed = f"{limits.megapixels:g} megapixels and {limits.side} a side are allowed"
+        raise Rejected(Reason.too_many_pixels, f"{width} x {height} pixels; {allowed}")
+
+
+def _scans(data: bytes, allowed: int) -> int:
+    """The scans of a JPEG, or a few more: never fewer than a decoder could find.
+
+    Every scan begins with the marker FF DA. Phones append whole videos to a picture, in which
+    these two bytes come up once in 65,536; so, if there are many, only those before the end of
+    the first image count. Segments are searched as well: decoders resume after damage in ways
+    that a walk along the markers could not follow.
+    """
+    scans = data.count(b"\xff\xda")
+    if scans <= allowed:
+        return scans
+    end = next((at for code, at in jpeg_markers(data) if code == EOI), len(data))
+    return data.count(b"\xff\xda", 0, end)
 
 
 def _header(opened: ImageFile.ImageFile, name: str, data: bytes, limits: Limits) -> Header:
     width, height = opened.size
-    if max(width, height) > limits.side or width * height > limits.megapixels * 1e6:
-        allowed = f"{limits.megapixels:g} megapixels and {limits.side} a side are allowed"
-        raise Rejected(Reason.too_many_pixels, f"{width} x {height} pixels; {allowed}")
+    _check_size(opened.size, limits)
     if width < 1 or height < 1:
         raise Rejected(Reason.decode_error, "the picture has no pixels")
     frames = _frames(opened, name)
@@ -221,7 +263,14 @@ def _header(opened: ImageFile.ImageFile, name: str, data: bytes, limits: Limits)
         raise Rejected(Reason.too_many_frames, f"{frames} frames")
     flags = ("animated",) if frames > 1 else ()
     lossless = _is_lossless(opened, name, data)
+    if name == "png":
+        # Its EXIF may stand behind the pixels: reading it loads them, and damage found there
+        # must not be taken for damaged EXIF.
+        opened.load()
     orientation = _orientation_of(opened)
+    if name == "tiff" and orientation >= 5:
+        # Pillow turns a TIFF while loading it and says so beforehand.
+        width, height = height, width
     return Header(name, width, height, orientation, opened.mode, frames > 1, lossless, flags)
 
 
@@ -234,7 +283,7 @@ def _frames(opened: ImageFile.ImageFile, name: str) -> int:
 
 def _is_lossless(opened: ImageFile.ImageFile, name: str, data: bytes) -> bool:
     if name == "webp":
-        return b"VP8L" in data[:64]
+        return b"VP8L" in webp_chunks(data)
     if name == "tiff":
         return opened.info.get("compression") not in ("jpeg", "tiff_jpeg", "webp")
     return name in ("png", "gif", "bmp")
@@ -249,76 +298,128 @@ def _orientation_of(image: Image.Image) -> int:
 
 
 def _refusal(error: Exception, data: bytes, name: str) -> Rejected:
-    text = str(error) or type(error).__name__
+    # Pillow does not say what it did not like in a header, only the address of the stream.
+    unknown = isinstance(error, UnidentifiedImageError)
+    text = "the header is damaged" if unknown else str(error) or type(error).__name__
     if _ends_early(text.lower(), data, name):
         return Rejected(Reason.truncated, f"the {name.upper()} data ends early")
-    return Rejected(Reason.decode_error, f"{name.upper()}: {text}"[:300])
+    # Decoders quote the file. The text is stored and shown.
+    clean = "".join(character if character.isprintable() else "?" for character in text)
+    return Rejected(Reason.decode_error, f"{name.upper()}: {clean}"[:300])
 
 
 def _ends_early(text: str, data: bytes, name: str) -> bool:
     """Whether a decoder's complaint means that bytes are missing at the end."""
     if any(word in text for word in ("truncated", "not enough", "unexpected end", "eof", "short")):
         return True
-    if name == "jpeg":
-        return b"\xff\xd9" not in data[-64:]
-    if name == "png":
-        return b"IEND" not in data[-64:]
-    if name == "webp":
-        return int.from_bytes(data[4:8], "little") + 8 > len(data)
-    return False
+    return is_cut(data, name)
+
+
+def _upright(opened: ImageFile.ImageFile) -> Image.Image:
+    orientation = _orientation_of(opened)
+    if orientation not in _TRANSPOSE:
+        return opened
+    turned = opened.transpose(_TRANSPOSE[orientation])
+    opened.close()  # frees its pixels; the copy has as many
+    return turned
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Modes that colour management knows: L, RGB, RGBA, CMYK, LAB."""
+    """Modes that colour management knows: L, RGB, RGBA, CMYK."""
     mode = image.mode
-    if mode in ("L", "RGB", "RGBA", "CMYK"):
-        if mode in ("L", "RGB") and "transparency" in image.info:
-            return image.convert("RGBA")
-        return image
-    if mode in ("I;16", "I;16B", "I;16L", "I"):
-        # The high byte: dividing by 257 instead differs by less than one step of 255.
-        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    if mode.startswith("I"):
+        return _from_16_bit(image)
     if mode == "F":
-        return image.convert("L")
-    if mode in ("P", "PA", "LA", "La", "RGBa"):
-        alpha = mode != "P" or "transparency" in image.info
-        return image.convert("RGBA" if alpha else "RGB")
+        return _from_floats(image)
+    if image.has_transparency_data:
+        return image if mode == "RGBA" else image.convert("RGBA")
+    if mode in ("L", "RGB", "CMYK"):
+        return image
     return image.convert("L" if mode == "1" else "RGB")
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    """The high byte: dividing by 257 instead differs by less than one step of 255."""
+    if image.mode == "I;16B":
+        # The only mode of the family that `point` does not know.
+        image = image.convert("I")
+    return image.point(lambda value: value * (1 / 256)).convert("L")
+
+
+def _from_floats(image: Image.Image) -> Image.Image:
+    """Floats have no white of their own: it is the next of those in use above the highest."""
+    highest = image.getextrema()[1]
+    assert isinstance(highest, float)
+    white = next((top for top in (1.0, 255.0, 65535.0) if highest <= top), highest)
+    return image.point(lambda value: value * (255 / white)).convert("L")
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, tuple[str, ...]]:
     """Pixels as sRGB, RGB or RGBA, and what was done about colour."""
-    plain = "RGBA" if image.mode == "RGBA" else "RGB"
-    if not profile:
-        flags = ("cmyk_without_profile",) if image.mode == "CMYK" else ()
-        return (image if image.mode == plain else image.convert(plain)), flags
-    try:
-        return _through_profile(image, profile, plain)
-    except Exception:  # noqa: BLE001 - LittleCMS on bytes from outside; the picture is still good
-        return (image if image.mode == plain else image.convert(plain)), ("broken_profile",)
+    if profile:
+        try:
+            converted = _through_profile(image, profile)
+        except Exception:  # noqa: BLE001 - LittleCMS on bytes from outside; the picture is good
+            return _plain(image), ("broken_profile",)
+        if converted is not None:
+            return converted, ("converted_profile",)
+    elif image.mode == "CMYK":
+        return _plain(image), ("cmyk_without_profile",)
+    return _plain(image), ()
 
 
-def _through_profile(
-    image: Image.Image, profile: bytes, plain: str
-) -> tuple[Image.Image, tuple[str, ...]]:
+def _plain(image: Image.Image) -> Image.Image:
+    return image if image.mode in ("RGB", "RGBA") else image.convert("RGB")
+
+
+def _through_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
+    """The picture in sRGB, or None if its profile is sRGB under whatever name."""
     opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     space = opened.profile.xcolor_space.strip()
+    if space == "GRAY" and image.mode == "RGBA":
+        return _grey_with_alpha(image, opened)
     if space == "RGB" and image.mode == "L":
         image = image.convert("RGB")
     if space != {"L": "GRAY", "CMYK": "CMYK"}.get(image.mode, "RGB"):
         raise ValueError(f"a {space} profile on {image.mode} pixels")
-    if space == "RGB" and "srgb" in (ImageCms.getProfileDescription(opened) or "").lower():
-        return image, ()
-    srgb = ImageCms.createProfile("sRGB")
-    intent = ImageCms.Intent.PERCEPTUAL
-    if image.mode == plain:
-        ImageCms.profileToProfile(image, opened, srgb, renderingIntent=intent, inPlace=True)
-        return image, ("converted_profile",)
-    converted = ImageCms.profileToProfile(
-        image, opened, srgb, renderingIntent=intent, outputMode=plain
+    if space == "RGB" and _is_srgb(opened):
+        return None
+    return _converted(image, opened)
+
+
+def _converted(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
+    plain = "RGBA" if image.mode == "RGBA" else "RGB"
+    transform = ImageCms.buildTransform(
+        profile, ImageCms.createProfile("sRGB"), image.mode, plain, ImageCms.Intent.PERCEPTUAL
     )
+    if image.mode == plain:
+        ImageCms.applyTransform(image, transform, inPlace=True)
+        return image
+    converted = ImageCms.applyTransform(image, transform)
     assert converted is not None
-    return converted, ("converted_profile",)
+    return converted
+
+
+def _grey_with_alpha(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
+    """A grey profile knows one channel, and a transparent grey picture has four by now."""
+    red, green, blue, alpha = image.split()
+    if red.tobytes() != green.tobytes() or red.tobytes() != blue.tobytes():
+        raise ValueError("a GRAY profile on coloured pixels")
+    converted = _converted(red, profile)
+    converted.putalpha(alpha)
+    return converted
+
+
+def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
+    """Whether a profile leaves colours where they are; names say little ("linear sRGB").
+
+    Two levels of 255 are what well-known sRGB profiles differ by among themselves.
+    """
+    steps = (0, 51, 102, 153, 204, 255)
+    colours = bytes(value for colour in product(steps, repeat=3) for value in colour)
+    probe = Image.frombytes("RGB", (len(steps) ** 3, 1), colours)
+    moved = ImageChops.difference(_converted(probe.copy(), profile), probe)
+    return max(moved.tobytes()) <= 2
 
 
 def _without_idle_alpha(image: Image.Image) -> Image.Image:

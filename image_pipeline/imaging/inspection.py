@@ -14,7 +14,7 @@ from image_pipeline.settings import Limits
 #: 256-bit pHash looks at 64 x 64 pixels: eight times that loses nothing it sees.
 DRAFT_SIDE = 512
 
-#: Longest side of the copy that hashes, colours and placeholder are computed from.
+#: Longest side down to which hashes, colours and placeholder lose nothing they see.
 SMALL_SIDE = 512
 
 
@@ -67,7 +67,7 @@ def inspect_image(data: bytes, limits: Limits) -> Inspection:
     image, header = decoded.image, decoded.header
     has_alpha = image.mode == "RGBA"
     small = small_copy(image)
-    width, height = header.upright if header.format == "jpeg" else image.size
+    width, height = decoded.full_size
     return Inspection(
         format=header.format,
         width=width,
@@ -85,7 +85,10 @@ def inspect_image(data: bytes, limits: Limits) -> Inspection:
 
 
 def small_copy(image: Image.Image) -> Image.Image:
-    """An RGB copy of at most :data:`SMALL_SIDE` pixels a side; transparency over white."""
+    """An RGB copy of less than twice :data:`SMALL_SIDE` pixels a side, transparency over white.
+
+    It is reduced by a whole factor: every pixel counts the same, and it is quick.
+    """
     factor = max(1, max(image.size) // SMALL_SIDE)
     small = image.reduce(factor) if factor > 1 else image
     if small.mode == "RGBA":

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-_JPEG_NAMES = {0xE1: "EXIF or XMP", 0xE2: "ICC profile", 0xED: "IPTC", 0xFE: "comment"}
+from image_pipeline.imaging.containers import COMMENT, EOI, jpeg_markers, webp_chunks
+
+_JPEG_NAMES = {0xE1: "EXIF or XMP", 0xE2: "ICC profile", 0xED: "IPTC", COMMENT: "comment"}
 _WEBP_NAMES = {b"EXIF": "EXIF", b"XMP ": "XMP", b"ICCP": "ICC profile"}
 
 
@@ -30,35 +32,35 @@ def find_metadata(data: bytes) -> list[str]:
 
 
 def _in_jpeg(data: bytes) -> Iterator[str]:
-    """Segments up to the first scan (ITU-T T.81, annex B)."""
-    at = 2
-    while True:
-        if data[at] != 0xFF:
-            raise ValueError("no marker where one should be")
-        marker = data[at + 1]
-        if marker == 0xDA:
-            return
-        if marker in _JPEG_NAMES or (0xE3 <= marker <= 0xEF and marker != 0xEE):
-            yield _JPEG_NAMES.get(marker, f"APP{marker - 0xE0}")
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    """Segments of all scans (ITU-T T.81, annex B). APP0 is JFIF, APP14 Adobe's colour transform."""
+    markers = list(jpeg_markers(data))
+    for code, _ in markers:
+        if code in _JPEG_NAMES or (0xE3 <= code <= 0xEF and code != 0xEE):
+            yield _JPEG_NAMES.get(code, f"APP{code - 0xE0}")
+    if not markers or markers[-1][0] != EOI:
+        raise ValueError("no end of the image")
+    if markers[-1][1] < len(data):
+        yield "data after the end"
 
 
 def _in_webp(data: bytes) -> Iterator[str]:
     """Chunks of the RIFF container (WebP Container Specification)."""
-    at, end = 12, 8 + int.from_bytes(data[4:8], "little")
+    end = 8 + int.from_bytes(data[4:8], "little")
     if end > len(data):
         raise ValueError("the file is shorter than it says")
-    while at + 8 <= end:
-        name = data[at : at + 4]
+    for name in webp_chunks(data):
         if name in _WEBP_NAMES:
             yield _WEBP_NAMES[name]
-        size = int.from_bytes(data[at + 4 : at + 8], "little")
-        at += 8 + size + size % 2
+    if end < len(data):
+        yield "data after the end"
 
 
 def _in_avif(data: bytes) -> Iterator[str]:
     """Items and properties of the meta box (ISO/IEC 14496-12, 23008-12)."""
-    for kind, body in _boxes(data):
+    boxes = list(_boxes(data))
+    if b"meta" not in dict(boxes):
+        raise ValueError("no meta box")
+    for kind, body in boxes:
         if kind == b"meta":
             yield from _in_meta(body[4:])
         elif kind in (b"moov", b"uuid"):
@@ -108,3 +110,5 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
             raise ValueError("a box is longer than what holds it")
         yield data[at + 4 : at + 8], data[at + head : at + size]
         at += size
+    if at < len(data):
+        raise ValueError("bytes that are no box")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from typing import Any
 from PIL import Image, ImageColor
 
 from image_pipeline.imaging.crop import crop_window
-from image_pipeline.imaging.decoding import Decoded, Header, decode
+from image_pipeline.imaging.decoding import Header, decode
 from image_pipeline.imaging.inspection import Inspection, inspect_image
 from image_pipeline.imaging.recipe import PlannedVariant, plan_variants, planned_sizes
 from image_pipeline.settings import FormatName, Limits, Recipe, Role, Size
@@ -54,7 +53,7 @@ def render(
     """
     decoded = decode(data, limits, partial(_draft, recipe))
     plans: dict[str, list[PlannedVariant]] = {}
-    for plan in plan_variants(recipe, *_full_size(decoded)):
+    for plan in plan_variants(recipe, *decoded.full_size):
         plans.setdefault(plan.size, []).append(plan)
     picture = _premultiplied(decoded.image)
     del decoded
@@ -70,20 +69,14 @@ def render(
     return [variant for name in plans for variant in rendered[name]]
 
 
-def _full_size(decoded: Decoded) -> tuple[int, int]:
-    """The upright size of the original, also where a JPEG was decoded at a fraction of it."""
-    return decoded.header.upright if decoded.header.format == "jpeg" else decoded.image.size
-
-
 def _draft(recipe: Recipe, header: Header) -> tuple[int, int]:
-    """The stored size that is enough for the largest variant of a recipe."""
-    width, height = header.upright
-    widest, highest = 1, 1
-    for wide, high in planned_sizes(recipe, width, height).values():
-        # The whole picture at the scale of this variant; of a crop that is more than the crop.
-        scale = max(wide / width, high / height)
-        widest = max(widest, math.ceil(width * scale))
-        highest = max(highest, math.ceil(height * scale))
+    """The stored size that is enough for every variant of a recipe, crops as well.
+
+    A crop takes one side of the picture whole, so that a picture no smaller than the crop on
+    either side need not be enlarged for it.
+    """
+    sizes = planned_sizes(recipe, *header.upright).values()
+    widest, highest = max(wide for wide, _ in sizes), max(high for _, high in sizes)
     return (highest, widest) if header.orientation >= 5 else (widest, highest)
 
 
@@ -120,8 +113,7 @@ def _resized(image: Image.Image, plan: PlannedVariant) -> Image.Image:
 
 
 def _cropped(image: Image.Image, size: Size, plan: PlannedVariant) -> Image.Image:
-    seen = image.convert("RGBA").convert("RGB") if image.mode == "RGBa" else image
-    window = crop_window(seen, plan.width, plan.height, size.crop)
+    window = crop_window(image, plan.width, plan.height, size.crop)
     return image.resize((plan.width, plan.height), Image.Resampling.LANCZOS, box=window)
 
 

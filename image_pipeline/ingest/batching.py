@@ -49,6 +49,14 @@ def _is_ripe(part: Sequence[Waiting], now: datetime, rules: Batches) -> bool:
     )
 
 
+def seconds_until_quiet(waiting: Sequence[Waiting], now: datetime, rules: Batches) -> float:
+    """How long until the newest of these has been there for ``quiet_seconds``; 0 for none."""
+    if not waiting:
+        return 0.0
+    newest = max(upload.arrived_at for upload in waiting)
+    return max(0.0, rules.quiet_seconds - (now - newest).total_seconds())
+
+
 class Step(Enum):
     """What to do with a batch whose time has come."""
 

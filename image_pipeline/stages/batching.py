@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from image_pipeline.catalog import batches as catalog_batches
 from image_pipeline.catalog import uploads as catalog_uploads
 from image_pipeline.catalog.batches import Batch
-from image_pipeline.catalog.engine import Catalog
+from image_pipeline.catalog.engine import Catalog, lock
 from image_pipeline.delivery.manifest import to_json
 from image_pipeline.ingest import batching, discovery
 from image_pipeline.ingest.batching import Step
@@ -64,8 +64,13 @@ def look_at_source(
     after: str,
     runs_of: Callable[[list[str]], Mapping[str, RunState]],
     clock: Callable[[], datetime] = utc_now,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Look:
-    """Sweep the prefix of a source within the tick's budget, then request what is due."""
+    """Sweep the prefix of a source within the tick's budget, then request what is due.
+
+    Where the last upload is a moment too young for its batch to close, that moment is waited
+    for: the next tick comes much later.
+    """
     deadline = time.monotonic() + settings.discovery.tick_seconds
     swept = discovery.sweep(
         bucket,
@@ -76,17 +81,16 @@ def look_at_source(
         clock(),
         lambda: time.monotonic() < deadline,
     )
+    if not _form(settings, catalog, source, clock()):
+        with catalog.read() as connection:
+            young = catalog_batches.waiting(connection, source, settings.batches.max_images)
+        pause = batching.seconds_until_quiet(young, clock(), settings.batches)
+        if 0 < pause < deadline - time.monotonic():
+            sleep(pause)
+            _form(settings, catalog, source, clock())
     now = clock()
-    rules = settings.batches
-    with catalog.write() as connection:
-        free = max(0, rules.max_running - catalog_batches.in_flight(connection, source, now))
-        catalog_batches.form(
-            connection,
-            source,
-            now,
-            rules.max_images * free,
-            lambda waiting: batching.split(waiting, now, rules),
-        )
+    with catalog.read() as connection:
+        free = _free(connection, settings, source, now)
         due = catalog_batches.due(connection, source, now, free)
     # Outside the transaction: asking Dagster and writing to the bucket takes its time, and a
     # tick that dies here leaves batches that are still due.
@@ -96,6 +100,25 @@ def look_at_source(
             write_batch_list(connection, bucket, batch)
     with catalog.write() as connection:
         return _request(connection, settings, swept, due, runs, now)
+
+
+def _free(connection: sa.Connection, settings: Settings, source: str, now: datetime) -> int:
+    """How many more batches of a source may be asked for."""
+    running = catalog_batches.in_flight(connection, source, now)
+    return max(0, settings.batches.max_running - running)
+
+
+def _form(settings: Settings, catalog: Catalog, source: str, now: datetime) -> list[str]:
+    """Form the batches that close now; no more than may be asked for."""
+    rules = settings.batches
+    with catalog.write() as connection:
+        return catalog_batches.form(
+            connection,
+            source,
+            now,
+            rules.max_images * _free(connection, settings, source, now),
+            lambda waiting: batching.split(waiting, now, rules),
+        )
 
 
 def write_batch_list(connection: sa.Connection, bucket: Bucket, batch: Batch) -> None:
@@ -125,6 +148,7 @@ def _request(
     runs: Mapping[str, RunState],
     now: datetime,
 ) -> Look:
+    lock(connection, "request")
     look = Look(swept, [], [], [])
     for batch in due:
         current = catalog_batches.get(connection, batch.id)

@@ -113,10 +113,10 @@ class _Desk:
             self._settle(upload, sha256, error, outcome.seconds if position == 0 else 0.0)
 
     def commit(self) -> None:
-        """Write what was decided."""
+        """Write what was decided, unless another run of the batch was faster."""
         with self.tools.catalog.write() as connection:
             catalog_images.add_images(connection, self.images)
-            catalog_uploads.decide(connection, self.decisions, self.tools.clock())
+            catalog_uploads.decide(connection, self.decisions, self.tools.clock(), only_open=True)
         self.images.clear()
         self.decisions.clear()
 

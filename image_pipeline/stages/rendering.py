@@ -28,7 +28,6 @@ from image_pipeline.imaging.recipe import (
     variant_fingerprint,
 )
 from image_pipeline.imaging.rendering import RenderedVariant, render
-from image_pipeline.imaging.verdict import Rejected
 from image_pipeline.settings import Recipe, Role
 from image_pipeline.stages.fetching import load_original
 from image_pipeline.stages.inspecting import decision
@@ -145,12 +144,14 @@ class _Press:
         self.total = total
         self.done = 0
         self.fingerprint = recipe_fingerprint(recipe)
+        self.keys: dict[str, set[str]] = {}
         self.rows: list[dict[str, Any]] = []
         self.seconds: dict[str, float] = {}
 
     def run(self, missing: Sequence[Work], total: int) -> None:
         """Render and store; an image that cannot be rendered gets its verdict."""
         self.done = total - len(missing)
+        self.keys = {work.image: set(work.keys) for work in missing}
         under_way: deque[tuple[str, list[Future[dict[str, Any]]]]] = deque()
         with ThreadPoolExecutor(THREADS, thread_name_prefix="put") as threads:
             for outcome in self.tools.workers.run(render, self._jobs(missing)):
@@ -223,10 +224,15 @@ class _Press:
     def _refuse(self, image: str, error: Exception, seconds: float) -> None:
         """The uploads of this batch that wait for ``image`` get their verdict.
 
-        An image that cannot be rendered stands for nobody: what it stood for is judged anew in
-        the next attempt. Where another batch brought it, that batch decides about it.
+        An image that cannot be rendered, or is gone, stands for nobody: what it stood for is
+        judged anew in the next attempt. Where another batch brought it, that batch decides about
+        it. What another run has rendered meanwhile is not ours to refuse.
         """
         with self.tools.catalog.write() as connection:
+            have = catalog_images.variants_of(connection, [image], self.fingerprint)
+            if self.keys[image] <= {row["key"] for row in have.get(image, ())}:
+                self._step()
+                return
             report = catalog_uploads.report(connection, self.batch)
             waiting = [row for row in report if row["canonical_id"] == image]
             own = [row["id"] for row in waiting if row["image_id"] == image]
@@ -238,7 +244,7 @@ class _Press:
                 if row["image_id"] != image
             ]
             catalog_uploads.decide(connection, decisions, self.tools.clock())
-            if own and isinstance(error, Rejected):
+            if any(one.verdict == "rejected" for one in decisions):
                 catalog_images.drop_members(connection, self.source, [image])
         self._step()
 

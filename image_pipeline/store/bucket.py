@@ -80,6 +80,7 @@ class Bucket:
     def client(self) -> S3Client:
         """The boto3 client, made on first use (about 0.2 s)."""
         import boto3
+        import botocore.session
         from botocore.config import Config
 
         addressing = self.settings.addressing
@@ -92,7 +93,11 @@ class Bucket:
         )
         # The embedded server takes any credentials, but boto3 refuses to go without.
         dummy = EMBEDDED if self.settings.endpoint_url == EMBEDDED else None
-        client: S3Client = boto3.client(
+        core = botocore.session.get_session()
+        core.get_component("response_parser_factory").set_parser_defaults(
+            timestamp_parser=_parse_timestamp
+        )
+        client: S3Client = boto3.session.Session(botocore_session=core).client(
             "s3",
             endpoint_url=self.endpoint_url,
             region_name=self.settings.region,
@@ -212,36 +217,52 @@ class Bucket:
 
     def _read(self, key: str) -> bytes:
         with _translated(key):
-            body: bytes = self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
-        return body
+            body = self.client.get_object(Bucket=self.name, Key=key)["Body"]
+        with _translated(key, _BrokenBodyError):
+            return body.read()
 
     def _stream(self, key: str, path: Path, etag: str) -> str:
         digest = hashlib.sha256()
         part = path.with_name(f"{path.name}.part")
         with _translated(key):
-            answer = self.client.get_object(Bucket=self.name, Key=key, IfMatch=f'"{etag}"')
-            with part.open("wb") as file:
-                for chunk in answer["Body"].iter_chunks(_CHUNK):
-                    digest.update(chunk)
-                    file.write(chunk)
+            body = self.client.get_object(Bucket=self.name, Key=key, IfMatch=f'"{etag}"')["Body"]
+        with _translated(key, _BrokenBodyError), part.open("wb") as file:
+            for chunk in body.iter_chunks(_CHUNK):
+                digest.update(chunk)
+                file.write(chunk)
         part.replace(path)
         return digest.hexdigest()
 
 
+class _BrokenBodyError(StoreError):
+    """The answer began well and broke off."""
+
+
 def _again(read: Callable[[], T], attempts: int = 4) -> T:
-    """Bodies that break off are not covered by botocore's own retries."""
+    """Try again what botocore's own retries leave out: bodies that break off."""
     for attempt in range(attempts):
         try:
             return read()
-        except StoreError:
+        except _BrokenBodyError:
             if attempt == attempts - 1:
                 raise
             time.sleep(0.2 * 2**attempt)
     raise AssertionError
 
 
+def _parse_timestamp(value: Any) -> datetime:
+    """Read the form that S3 lists times in: most of the cost of a listing is this, done slowly."""
+    from botocore.utils import parse_timestamp
+
+    try:
+        return datetime.fromisoformat(str(value))
+    except ValueError:
+        parsed: datetime = parse_timestamp(value)
+        return parsed
+
+
 @contextmanager
-def _translated(what: str) -> Iterator[None]:
+def _translated(what: str, kind: type[StoreError] = StoreError) -> Iterator[None]:
     """Boto3's, botocore's and urllib3's exceptions as ours."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
@@ -255,8 +276,8 @@ def _translated(what: str) -> Iterator[None]:
             raise ObjectGoneError(what) from None
         if code in ("PreconditionFailed", "412"):
             raise ObjectChangedError(what) from None
-        if code in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+        if code == "BucketAlreadyOwnedByYou":
             return
-        raise StoreError(f"{what}: {error}") from error
+        raise kind(f"{what}: {error}") from error
     except (Boto3Error, BotoCoreError, HTTPError, ConnectionError, TimeoutError) as error:
-        raise StoreError(f"{what}: {error}") from error
+        raise kind(f"{what}: {error}") from error

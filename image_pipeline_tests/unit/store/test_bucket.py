@@ -160,7 +160,7 @@ def test_making_a_bucket_twice_changes_nothing(bucket):
 
 def test_a_server_that_was_never_started_says_what_to_do(tmp_path):
     nowhere = Bucket(BucketSettings(endpoint_url="embedded", data=tmp_path))
-    with pytest.raises(StoreError, match="never been started.*make dev.*make demo"):
+    with pytest.raises(StoreError, match=r"never been started.*make dev.*make demo"):
         nowhere.page("")
     with pytest.raises(StoreError, match="never been started"):
         _ = nowhere.url

@@ -1,0 +1,143 @@
+"""What Dagster loads: names that people and schedules rely on, and what the UI says of them."""
+
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+import yaml
+
+from image_pipeline.definitions import pipeline
+from image_pipeline.settings import CONFIG_VARIABLE, SettingsError
+
+from .project import settings_document
+
+
+def load(monkeypatch, tmp_path, **changes):
+    document = {**settings_document("images", "http://127.0.0.1:1"), **changes}
+    (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(document))
+    monkeypatch.setenv(CONFIG_VARIABLE, str(tmp_path / "pipeline.yaml"))
+    return pipeline()
+
+
+@pytest.fixture
+def definitions(monkeypatch, tmp_path):
+    return load(monkeypatch, tmp_path)
+
+
+def test_they_load_and_fit_together(definitions):
+    dg.Definitions.validate_loadable(definitions)
+
+
+def test_names_do_not_change_by_accident(definitions):
+    repository = definitions.get_repository_def()
+    graph = definitions.resolve_asset_graph()
+    assert sorted(key.to_user_string() for key in graph.get_all_asset_keys()) == [
+        "cache_warm_manifests", "deduped_images", "raw_uploads", "responsive_variants",
+        "thumbnails", "upload_ledger",
+    ]  # fmt: skip
+    jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
+    assert jobs == {"process_batch", "look_at_ledger"}
+    assert sorted(sensor.name for sensor in repository.sensor_defs) == [
+        "photos_uploads", "products_uploads",
+    ]  # fmt: skip
+    assert {one.name: one.cron_schedule for one in repository.schedule_defs} == {
+        "hourly_ledger": "7 * * * *"
+    }
+    checks = sorted((key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys)
+    assert checks == [
+        ("raw_uploads", "no_failed_uploads"),
+        ("raw_uploads", "no_rejected_uploads"),
+        ("responsive_variants", "bytes_saved"),
+        ("responsive_variants", "complete"),
+        ("responsive_variants", "no_metadata"),
+        ("responsive_variants", "served_right"),
+        ("thumbnails", "complete"),
+        ("thumbnails", "no_metadata"),
+        ("thumbnails", "served_right"),
+    ]
+
+
+def test_the_graph_goes_from_uploads_to_manifests(definitions):
+    graph = definitions.resolve_asset_graph()
+
+    def parents(name):
+        node = graph.get(dg.AssetKey(name))
+        return {key.to_user_string() for key in node.parent_keys}
+
+    assert parents("raw_uploads") == set()
+    assert parents("deduped_images") == {"raw_uploads"}
+    assert parents("responsive_variants") == parents("thumbnails") == {"deduped_images"}
+    assert parents("cache_warm_manifests") == {"responsive_variants", "thumbnails"}
+
+
+def test_every_asset_says_what_it_is_and_whose(definitions):
+    graph = definitions.resolve_asset_graph()
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        assert (node.description or "").strip().endswith("."), key
+        assert node.group_name in ("ingest", "renditions", "delivery"), key
+        assert node.kinds, key
+        assert node.owners == ["team:images"], key
+        assert node.is_partitioned == (key != dg.AssetKey("upload_ledger")), key
+    for check in graph.asset_check_keys:
+        assert graph.get_check_spec(check).description, check
+
+
+def test_jobs_sensors_and_schedules_say_what_they_do(definitions):
+    repository = definitions.get_repository_def()
+    jobs = [definitions.resolve_job_def(name) for name in ("process_batch", "look_at_ledger")]
+    for one in [*jobs, *repository.sensor_defs, *repository.schedule_defs]:
+        assert one.description, one.name
+
+
+def test_one_sensor_per_source_each_with_a_switch_of_its_own(definitions):
+    sensors = definitions.get_repository_def().sensor_defs
+    for sensor in sensors:
+        assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+        assert sensor.job_name == "process_batch"
+        assert sensor.minimum_interval_seconds == 2
+    watched = {sensor.name: sensor.description for sensor in sensors}
+    assert "uploads/photos/" in watched["photos_uploads"]
+    assert "uploads/products/" in watched["products_uploads"]
+    (schedule,) = definitions.get_repository_def().schedule_defs
+    assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"recipes": {"web": {"sizes": {"small": {"width": 0, "height": 9}}}}},
+         "recipes.web.sizes.small.width"),
+        ({"sources": {"photos": {"prefix": "uploads"}}}, "sources.photos.prefix"),
+        ({"sources": {"photos": {"prefix": "uploads/", "recipe": "none"}}},
+         "sources.photos.recipe"),
+        ({"batches": {"max_image": 3}}, "batches.max_image"),
+        ({"bucket": {"name": "images", "secret_key": "x"}}, "bucket.secret_key"),
+    ],
+)  # fmt: skip
+def test_wrong_settings_stop_the_loading_and_are_named(monkeypatch, tmp_path, changes, field):
+    with pytest.raises(SettingsError) as raised:
+        load(monkeypatch, tmp_path, **changes)
+    assert f"pipeline.yaml: {field}" in str(raised.value)
+
+
+def test_loading_gives_no_warning(tmp_path, monkeypatch):
+    """Not even Dagster's about what is beta or deprecated; a code server imports afresh."""
+    load(monkeypatch, tmp_path)
+    program = (
+        "import dagster, pandas, sqlalchemy, boto3, PIL.Image, pebble, jinja2, warnings\n"
+        "warnings.simplefilter('error')\n"
+        "from image_pipeline.definitions import pipeline\n"
+        "dagster.Definitions.validate_loadable(pipeline())\n"
+        "import image_pipeline.cli\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_loading_touches_neither_bucket_nor_catalog(definitions, tmp_path):
+    """Port 1 of this machine answers nobody: a request while loading would have failed."""
+    assert [path.name for path in tmp_path.iterdir()] == ["pipeline.yaml"]

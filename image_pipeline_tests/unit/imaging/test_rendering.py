@@ -1,0 +1,332 @@
+"""From a file to its variants: sizes, pixels, alpha, and nothing of the file but its pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, ImageDraw
+from PIL.PngImagePlugin import PngInfo
+
+from image_pipeline.imaging import rendering
+from image_pipeline.imaging.decoding import Header
+from image_pipeline.imaging.metadata import find_metadata
+from image_pipeline.imaging.rendering import RenderedVariant, encode, process_image, render
+from image_pipeline.settings import Avif, Formats, Jpeg, Recipe, Size, Webp
+
+from .builders import (
+    ADOBE_RGB,
+    LIMITS,
+    SMALL_RECIPE,
+    a_photograph,
+    encoded,
+    matrix_profile,
+    noise,
+    pixels,
+    recipe_of,
+)
+
+
+def opened(variant: RenderedVariant) -> Image.Image:
+    with Image.open(io.BytesIO(variant.data)) as image:
+        image.load()
+        return image
+
+
+def of(variants: list[RenderedVariant], size: str, kind: str) -> Image.Image:
+    found = [one for one in variants if (one.plan.size, one.plan.format) == (size, kind)]
+    assert len(found) == 1
+    return opened(found[0])
+
+
+# -------------------------------------------------------------------------------------- sizes
+
+
+@given(
+    width=st.integers(1, 300), height=st.integers(1, 300),
+    kind=st.sampled_from(["PNG", "JPEG"]), alpha=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_every_variant_has_the_planned_size_and_format(
+    width: int, height: int, kind: str, alpha: bool
+) -> None:
+    file = encoded(noise(width, height, 4 if alpha and kind == "PNG" else 3), kind)
+    variants = render(file, SMALL_RECIPE, LIMITS)
+    assert variants
+    for variant in variants:
+        image, plan = opened(variant), variant.plan
+        assert image.format == plan.format.upper()
+        assert image.size == (plan.width, plan.height)
+        assert image.width <= width
+        assert image.height <= height
+        assert variant.sha256 == hashlib.sha256(variant.data).hexdigest()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (1, 3000), (3000, 1), (2, 2), (15, 16)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"])
+def test_tiny_and_thin_pictures(kind: str, size: tuple[int, int]) -> None:
+    found = process_image(encoded(noise(*size), kind), SMALL_RECIPE, LIMITS)
+    assert (found.inspection.width, found.inspection.height) == size
+    assert {one.plan.format for one in found.variants} == {"avif", "webp", "jpeg"}
+    for variant in found.variants:
+        assert opened(variant).size == (variant.plan.width, variant.plan.height)
+
+
+def test_variants_look_like_the_picture() -> None:
+    """Against one resize from the original; cascades and codecs may cost a little."""
+    picture = a_photograph(800, 600)
+    recipe = recipe_of(
+        large=Size(width=400, height=400), middle=Size(width=200, height=200),
+        small=Size(width=100, height=100),
+    )  # fmt: skip
+    for variant in render(encoded(picture, "PNG"), recipe, LIMITS):
+        size = (variant.plan.width, variant.plan.height)
+        expected = pixels(picture.resize(size, Image.Resampling.LANCZOS))
+        error = np.mean((pixels(opened(variant).convert("RGB")) - expected) ** 2.0)
+        assert 10 * np.log10(255**2 / error) > 30, variant.plan  # dB
+
+
+def test_a_crop_shows_the_object_and_keeps_its_shape() -> None:
+    """A disc on the right of a panorama, in a square thumbnail: still round, all of it there."""
+    image = Image.new("RGB", (900, 300), (60, 70, 80))
+    ImageDraw.Draw(image).ellipse((640, 60, 820, 240), fill=(240, 120, 30))
+    thumbnail = of(render(encoded(image, "PNG"), SMALL_RECIPE, LIMITS), "thumbnail", "webp")
+    red = pixels(thumbnail.convert("RGB"))[..., 0] > 150
+    rows, columns = np.nonzero(red)
+    assert thumbnail.size == (40, 40)
+    # 180 of 300 pixels across, both ways.
+    assert abs(np.ptp(rows) + 1 - 24) <= 1
+    assert abs(np.ptp(columns) + 1 - 24) <= 1
+
+
+def test_a_crop_larger_than_every_whole_picture_comes_from_the_original() -> None:
+    """1,200 x 60: inside 100 x 100 it is 5 pixels high; the 50 x 50 crop needs all 60."""
+    picture = a_photograph(1200, 60)
+    recipe = recipe_of(
+        whole=Size(width=100, height=100),
+        square=Size(width=50, height=50, fit="cover", crop="center"),
+    )
+    square = of(render(encoded(picture, "PNG"), recipe, LIMITS), "square", "webp")
+    expected = picture.crop((570, 0, 630, 60)).resize((50, 50), Image.Resampling.LANCZOS)
+    assert np.abs(pixels(square) - pixels(expected)).mean() < 6
+
+
+class TestDraft:
+    def header(self, width: int, height: int, orientation: int = 1) -> Header:
+        return Header("jpeg", width, height, orientation, "RGB", False, False, ())
+
+    def test_asks_for_no_more_than_the_largest_variant(self) -> None:
+        """5,119 x 2,880 in 2,560 x 1,440 is 2,560 x 1,440: half of the file is just enough."""
+        recipe = recipe_of(only=Size(width=2560, height=1440))
+        assert rendering._draft(recipe, self.header(5120, 2880)) == (2560, 1440)
+        assert rendering._draft(recipe, self.header(2880, 5120, 6)) == (2560, 1440)[::-1]
+
+    @given(
+        width=st.integers(1, 9000), height=st.integers(1, 9000), orientation=st.integers(1, 8),
+        wide=st.integers(1, 3000), high=st.integers(1, 3000),
+        fit=st.sampled_from(["inside", "cover"]),
+    )  # fmt: skip
+    @settings(deadline=None, derandomize=True)
+    def test_never_leaves_too_little(
+        self, width: int, height: int, orientation: int, wide: int, high: int, fit: str
+    ) -> None:
+        """By Pillow's rule for the fraction (its JpegImageFile.draft) every variant is smaller
+        than what is decoded, on both sides."""
+        recipe = recipe_of(
+            one=Size.model_validate({"width": wide, "height": high, "fit": fit}),
+            two=Size(width=40, height=40, fit="cover"),
+        )
+        header = self.header(width, height, orientation)
+        asked = rendering._draft(recipe, header)
+        scale = min(width // asked[0], height // asked[1])
+        fraction = max((each for each in (8, 4, 2, 1) if each <= scale), default=1)
+        stored = (-(-width // fraction), -(-height // fraction))
+        upright = stored[::-1] if orientation >= 5 else stored
+        for plan in rendering.plan_variants(recipe, *header.upright):
+            assert plan.width <= upright[0]
+            assert plan.height <= upright[1]
+
+    def test_the_decoder_is_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[tuple[int, int]] = []
+        original = rendering._premultiplied
+
+        def spy(image: Image.Image) -> Image.Image:
+            seen.append(image.size)
+            return original(image)
+
+        monkeypatch.setattr(rendering, "_premultiplied", spy)
+        variants = render(encoded(a_photograph(1200, 800), "JPEG"), SMALL_RECIPE, LIMITS)
+        assert seen == [(150, 100)]  # 128 x 85 is the largest variant
+        assert (variants[0].plan.width, variants[0].plan.height) == (128, 85)
+
+
+# -------------------------------------------------------------------------------------- alpha
+
+
+def cutout() -> Image.Image:
+    """A green disc; the pixels around it are transparent, and magenta underneath."""
+    image = Image.new("RGBA", (400, 400), (255, 0, 255, 0))
+    ImageDraw.Draw(image).ellipse((60, 60, 340, 340), fill=(0, 160, 0, 255))
+    return image
+
+
+def test_hidden_colours_do_not_bleed() -> None:
+    for kind in ("PNG", "WEBP"):
+        options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+        variants = render(encoded(cutout(), kind, **options), SMALL_RECIPE, LIMITS)
+        for variant in variants:
+            if variant.plan.format == "jpeg":
+                continue  # has no alpha, and is looked at below
+            levels = pixels(opened(variant).convert("RGBA"))
+            seen = levels[levels[..., 3] > 100]
+            # Magenta would raise red and blue together.
+            assert np.minimum(seen[:, 0], seen[:, 2]).max() < 60, variant.plan
+
+
+def test_alpha_survives_in_webp_and_avif() -> None:
+    variants = render(encoded(cutout(), "PNG"), SMALL_RECIPE, LIMITS)
+    for size in ("medium", "small", "thumbnail"):
+        for kind in ("webp", "avif"):
+            image = of(variants, size, kind)
+            assert image.mode == "RGBA"
+            assert image.getpixel((0, 0))[3] <= 3
+            assert image.getpixel((image.width // 2, image.height // 2))[3] == 255
+
+
+@pytest.mark.parametrize("background", ["#ffffff", "#102030"])
+def test_jpeg_is_flattened_on_the_background(background: str) -> None:
+    recipe = SMALL_RECIPE.model_copy(update={"background": background})
+    expected = tuple(int(background[at : at + 2], 16) for at in (1, 3, 5))
+    for size in ("medium", "thumbnail"):
+        image = of(render(encoded(cutout(), "PNG"), recipe, LIMITS), size, "jpeg")
+        assert image.mode == "RGB"
+        assert np.abs(np.array(image.getpixel((1, 1))) - expected).max() <= 6
+        # Between disc and background nothing is pink.
+        green, red = pixels(image)[..., 1], pixels(image)[..., 0]
+        assert (red - green).max() < 30
+
+
+# ------------------------------------------------------------------------ nothing but the pixels
+
+PLANTED = b"PLANTED-48.8584N"
+
+
+def exif_with_gps() -> bytes:
+    exif = Image.Exif()
+    exif[0x010E] = PLANTED.decode()  # ImageDescription
+    exif[0x8825] = {1: "N", 2: (48.0, 51.0, 30.0), 29: "2026:01:01"}  # GPS
+    return exif.tobytes()
+
+
+def planted() -> dict[str, bytes]:
+    """One photograph with everything that formats can carry."""
+    picture, xmp = a_photograph(200, 150), b"<x:xmpmeta>" + PLANTED + b"</x:xmpmeta>"
+    profile = matrix_profile(ADOBE_RGB, 2.2, PLANTED.decode())
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    text = PngInfo()
+    text.add_text("Comment", PLANTED.decode())
+    text.add_itxt("XML:com.adobe.xmp", xmp.decode())
+    all_of_it = {"exif": exif_with_gps(), "xmp": xmp, "icc_profile": profile}
+    return {
+        "jpeg": encoded(picture, "JPEG", comment=PLANTED, **all_of_it),
+        "jpeg, sRGB": encoded(picture, "JPEG", comment=PLANTED, icc_profile=srgb),
+        "png": encoded(picture, "PNG", pnginfo=text, exif=exif_with_gps(), icc_profile=profile),
+        "webp": encoded(picture, "WEBP", **all_of_it),
+        "webp, alpha": encoded(noise(60, 40, 4), "WEBP", **all_of_it),
+        "avif": encoded(picture, "AVIF", **all_of_it),
+        "gif": encoded(picture, "GIF", comment=PLANTED),
+        "tiff": encoded(picture, "TIFF", description=PLANTED.decode(), icc_profile=profile),
+    }
+
+
+@pytest.mark.parametrize("name", planted())
+def test_nothing_but_pixels_is_published(name: str) -> None:
+    file = planted()[name]
+    assert PLANTED in file
+    found = process_image(file, SMALL_RECIPE, LIMITS)
+    assert len(found.variants) == 9 or name == "webp, alpha"
+    for variant in found.variants:
+        assert find_metadata(variant.data) == []
+        for word in (b"PLANTED", b"GPS", b"Exif", b"xmp", b"ICC_PROFILE", b"acsp", b"2026"):
+            assert word not in variant.data, (variant.plan, word)
+    assert "PLANTED" not in repr(found.inspection)
+
+
+# ---------------------------------------------------------------------------------- repeatability
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_the_same_file_gives_the_same_bytes(kind: str) -> None:
+    file = encoded(a_photograph(400, 300), kind)
+    first = render(file, SMALL_RECIPE, LIMITS)
+    assert first == render(file, SMALL_RECIPE, LIMITS)
+
+
+@pytest.mark.parametrize("image", [a_photograph(400, 300), cutout(), a_photograph(900, 60)])
+def test_roles_do_not_change_bytes(image: Image.Image) -> None:
+    file = encoded(image, "PNG")
+    whole = render(file, SMALL_RECIPE, LIMITS)
+    thumbnails = render(file, SMALL_RECIPE, LIMITS, roles=["thumbnail"])
+    responsive = render(file, SMALL_RECIPE, LIMITS, roles=["responsive"])
+    assert thumbnails
+    assert responsive
+    assert [one for one in whole if one.plan.role == "thumbnail"] == thumbnails
+    assert [one for one in whole if one.plan.role == "responsive"] == responsive
+    assert render(file, SMALL_RECIPE, LIMITS, roles=[]) == []
+
+
+def test_a_recipe_of_crops_alone() -> None:
+    recipe = recipe_of(square=Size(width=30, height=30, fit="cover"))
+    variants = render(encoded(a_photograph(200, 100), "JPEG"), recipe, LIMITS)
+    assert {opened(one).size for one in variants} == {(30, 30)}
+
+
+# ---------------------------------------------------------------------------------- the encoders
+
+
+@pytest.mark.parametrize("quality", [1, 78, 90, 94, 95])
+def test_noise_fits_the_buffer_of_the_jpeg_encoder(quality: int) -> None:
+    """Optimised and progressive JPEGs are written in one piece, whose room is estimated."""
+    data = encode(noise(700, 500), SMALL_RECIPE, "jpeg", quality)
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+
+
+def test_options_reach_the_encoders() -> None:
+    picture = a_photograph(200, 150)
+    plain = Formats(jpeg=Jpeg(progressive=False), webp=Webp(method=0), avif=Avif(speed=7))
+    other = Recipe(sizes=SMALL_RECIPE.sizes, formats=plain)
+    for kind in ("jpeg", "webp", "avif"):
+        assert encode(picture, SMALL_RECIPE, kind, 60) != encode(picture, other, kind, 60)
+        smaller, larger = (encode(picture, other, kind, quality) for quality in (30, 90))
+        assert len(smaller) < len(larger)
+    # SOF2 and SOF0: progressive and baseline (ITU-T T.81, table B.1).
+    assert b"\xff\xc2" in encode(picture, SMALL_RECIPE, "jpeg", 60)
+    assert b"\xff\xc0" in encode(picture, other, "jpeg", 60)
+
+
+def test_avif_is_encoded_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of threads may change an AVIF's bytes, and machines have different numbers."""
+    seen: list[object] = []
+    original = Image.Image.save
+
+    def spy(image: Image.Image, *arguments: Any, **options: Any) -> None:
+        seen.append(options["max_threads"])
+        original(image, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "save", spy)
+    encode(noise(8, 8), SMALL_RECIPE, "avif", 60)
+    assert seen == [1]
+
+
+def test_colour_is_stored_at_half_resolution() -> None:
+    """4:2:0 in all formats: the sampling factors of the JPEG's frame header say so."""
+    data = encode(a_photograph(64, 48), SMALL_RECIPE, "jpeg", 90)
+    at = data.index(b"\xff\xc2")
+    components = [data[at + 10 + 3 * n : at + 13 + 3 * n] for n in range(3)]
+    assert [one[1] for one in components] == [0x22, 0x11, 0x11]
