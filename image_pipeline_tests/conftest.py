@@ -23,9 +23,7 @@ def bucket(s3, monkeypatch):
     """An empty bucket."""
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
-    made = Bucket(
-        BucketSettings(name=f"test-{secrets.token_hex(6)}", endpoint_url=s3.endpoint_url)
-    )
+    made = Bucket(BucketSettings(name=f"test-{secrets.token_hex(6)}", endpoint_url=s3.endpoint_url))
     made.create_if_missing()
     yield made
     made.client.close()

@@ -243,7 +243,8 @@ def _print_totals(outcome: Outcome, sent: list[Sent]) -> None:
     verdicts = ", ".join(f"{count} {name}" for name, count in counted.items())
     print(f"\n{len(outcome.rows)} uploads: {verdicts}")
     print(f"{size(bytes_in)} in, {size(bytes_out)} out in all sizes and formats", end="")
-    print(f", {outcome.seconds} s in {outcome.new_batches} new batches\n")
+    plural = "" if outcome.new_batches == 1 else "es"
+    print(f", {outcome.seconds} s in {outcome.new_batches} new batch{plural}\n")
     for one in sent:
         if one.outcome == "failed":
             print(f"Not uploaded: {one.path}: {one.message}")

@@ -75,7 +75,7 @@ def _project(
     folder = tmp_path / "project"
     shutil.copytree(empty_folder, folder)
     settings = plain_settings(f"faults-{secrets.token_hex(6)}", endpoint_url)
-    made = Project(folder, settings, s3.environment, HOME)
+    made = Project(folder, settings, s3.environment, HOME, s3.endpoint_url)
     made.bucket.create_if_missing()
     yield made
     kill(process.pid for process in made.processes())

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-#: A child that takes longer is stuck: it takes about 2 s, on a loaded machine some more.
+#: A child that takes longer is stuck: it takes about 2 s, several times that on a busy machine.
 CHILD_SECONDS = 90
 
 #: What a child would otherwise import, in 2 s, before it does anything.

@@ -150,10 +150,9 @@ class Oracle:
             assert (manifest["id"], manifest["canonical"]) == (image, canonical)
             named = {entry["key"] for entry in manifest["variants"]}
             assert named == {key for key in self.variants if f"/{canonical}/" in key}
-            standing = {
-                r["key"] for r in self._published if self.members[r["image_id"]] == canonical
+            assert set(manifest["uploads"]) == {
+                row["key"] for row in self._published if self.members[row["image_id"]] == canonical
             }
-            assert set(manifest["uploads"]) == standing
 
     def check_batches(self) -> None:
         """Every batch is done, and every upload is named by exactly one batch."""
@@ -202,12 +201,11 @@ class Oracle:
 def planned(width: int, height: int) -> Iterator[tuple[str, int, int, str]]:
     """Size name, pixels and extension of every file for a picture larger than all sizes."""
     for name, size in RECIPE["sizes"].items():
-        box = size["width"], size["height"]
-        scale = min(box[0] / width, box[1] / height)
+        pixels = size["width"], size["height"]
+        scale = min(pixels[0] / width, pixels[1] / height)
         assert scale < 1
-        pixels = (
-            box if size.get("fit") == "cover" else (round(width * scale), round(height * scale))
-        )
+        if size.get("fit") != "cover":
+            pixels = round(width * scale), round(height * scale)
         for extension in MEDIA_TYPES:
             yield (name, *pixels, extension)
 

@@ -71,9 +71,15 @@ class Project:
     """A folder with everything in it, and a bucket on a server that outlives what is killed."""
 
     def __init__(
-        self, folder: Path, settings: dict[str, Any], environment: dict[str, str], home: str
+        self,
+        folder: Path,
+        settings: dict[str, Any],
+        environment: dict[str, str],
+        home: str,
+        endpoint_url: str | None = None,
     ) -> None:
         self.folder = folder
+        self.endpoint_url = endpoint_url
         self.config = folder / "pipeline.yaml"
         self.home = folder / home
         self.temporary = folder / "tmp"
@@ -94,7 +100,11 @@ class Project:
 
     @cached_property
     def bucket(self) -> Bucket:
-        return Bucket(self.settings.bucket)
+        """The test's own way to the bucket, past any proxy."""
+        settings = self.settings.bucket
+        if self.endpoint_url:
+            settings = settings.model_copy(update={"endpoint_url": self.endpoint_url})
+        return Bucket(settings)
 
     def send(self, *files: Upload) -> dict[str, tuple[str, ...]]:
         """Put files under the source; returns the right verdicts by key."""

@@ -14,7 +14,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from image_pipeline.embedded import EmbeddedS3
 from image_pipeline.store.bucket import StoreError
 
 from .oracle import Oracle, runs

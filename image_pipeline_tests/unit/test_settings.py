@@ -63,7 +63,8 @@ def test_the_variable_names_the_file(write, monkeypatch):
     ("text", "messages"),
     [
         (
-            "recipes: {web: {sizes: {small: {width: -3, height: 4}}, formats: {avif: {speed: 11}}}}",
+            "recipes: {web: {sizes: {small: {width: -3, height: 4}},"
+            " formats: {avif: {speed: 11}}}}",
             ["recipes.web.sizes.small.width: ", "recipes.web.formats.avif.speed: "],
         ),
         ("buket: {name: photos}", ["buket: unknown field"]),

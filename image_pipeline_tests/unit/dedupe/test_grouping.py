@@ -9,9 +9,9 @@ from image_pipeline.dedupe.grouping import MIN_TEXTURE, Picture, distance, group
 WORDS = st.integers(0, 2**64 - 1)
 
 
-def picture(id="a", phash64=0, phash256="0" * 64, texture=20.0, width=4000, height=3000,
+def picture(name="a", phash64=0, phash256="0" * 64, texture=20.0, width=4000, height=3000,
             lossless=False):  # fmt: skip
-    return Picture(id, width, height, lossless, phash64, phash256, texture)
+    return Picture(name, width, height, lossless, phash64, phash256, texture)
 
 
 @given(WORDS)
@@ -35,17 +35,13 @@ def test_hashes_within_reach_share_a_band(value, flipped):
     other = value
     for bit in flipped:
         other ^= 1 << bit
-    assert any(
-        one == two for one, two in zip(bands.split(value), bands.split(other), strict=True)
-    )
+    assert any(one == two for one, two in zip(bands.split(value), bands.split(other), strict=True))
 
 
 def test_reach_is_not_more_than_it_says():
     # One flipped bit in each of the five bands: distance 5, no band in common.
     other = sum(1 << bit for bit in (0, 12, 25, 38, 51))
-    assert not any(
-        one == two for one, two in zip(bands.split(0), bands.split(other), strict=True)
-    )
+    assert not any(one == two for one, two in zip(bands.split(0), bands.split(other), strict=True))
 
 
 def test_what_counts_as_the_same_picture():
@@ -93,7 +89,7 @@ near_hashes = st.builds(
 )
 pictures = st.lists(
     st.builds(
-        lambda hash, scale, texture, lossless: (hash, scale, texture, lossless),
+        lambda *row: row,
         near_hashes,
         st.integers(1, 4),
         st.sampled_from([2.0, 30.0]),
@@ -102,9 +98,9 @@ pictures = st.lists(
     max_size=12,
 ).map(
     lambda rows: [
-        picture(f"{n:02}", hash, texture=texture, width=1000 * scale, height=750 * scale,
+        picture(f"{n:02}", value, texture=texture, width=1000 * scale, height=750 * scale,
                 lossless=lossless)
-        for n, (hash, scale, texture, lossless) in enumerate(rows)
+        for n, (value, scale, texture, lossless) in enumerate(rows)
     ]
 )  # fmt: skip
 

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from image_pipeline.catalog.batches import Waiting
-from image_pipeline.ingest.batching import QUEUE_PATIENCE, Step, next_step, split
+from image_pipeline.ingest.batching import (
+    QUEUE_PATIENCE,
+    Step,
+    next_step,
+    seconds_until_quiet,
+    split,
+)
 from image_pipeline.settings import Batches
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -46,6 +52,12 @@ def test_an_upload_larger_than_a_batch_is_one_of_its_own():
     assert ids(split(waiting(60, 60, size=99_000_000), NOW, RULES)) == [[0], [1]]
 
 
+def test_how_long_until_it_is_quiet():
+    assert seconds_until_quiet(waiting(5, 0.5), NOW, RULES) == 1.5
+    assert seconds_until_quiet(waiting(5, 2), NOW, RULES) == 0
+    assert seconds_until_quiet([], NOW, RULES) == 0
+
+
 def test_nothing_waits():
     assert split([], NOW, RULES) == []
 
@@ -56,9 +68,7 @@ def test_nothing_waits():
 )
 def test_every_upload_is_in_one_batch_or_goes_on_waiting(rows, most):
     rules = RULES.model_copy(update={"max_images": most})
-    some = [
-        Waiting(n, size, NOW - timedelta(seconds=age)) for n, (age, size) in enumerate(rows)
-    ]
+    some = [Waiting(n, size, NOW - timedelta(seconds=age)) for n, (age, size) in enumerate(rows)]
     parts = split(some, NOW, rules)
     flat = [upload for part in parts for upload in part]
     assert flat == some[: len(flat)], "taken in order, none twice, none skipped"

@@ -32,9 +32,7 @@ class Shelf:
     def page(self, prefix, after=""):
         self.pages_served += 1
         order = sorted(self.objects, key=lambda key: key.encode())
-        keys = [
-            key for key in order if key.startswith(prefix) and key.encode() > after.encode()
-        ]
+        keys = [key for key in order if key.startswith(prefix) and key.encode() > after.encode()]
         part = keys[: self.page_size]
         return Page([self.objects[key] for key in part], len(keys) > len(part))
 

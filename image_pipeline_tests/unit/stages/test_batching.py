@@ -29,12 +29,24 @@ class Watch:
         self.runs = {}
         self.asked = []
         self.rules = RULES
+        self.pauses = []
+
+    def sleep(self, seconds):
+        self.pauses.append(seconds)
+        self.clock.advance(seconds)
 
     def look(self, source="photos", runs_of=None):
         sources = {name: Source(prefix=f"uploads/{name}/") for name in ("photos", "products")}
         settings = make_settings(batches=self.rules, sources=sources)
         return look_at_source(
-            settings, self.bucket, self.catalog, source, "", runs_of or self.runs_of, self.clock
+            settings,
+            self.bucket,
+            self.catalog,
+            source,
+            "",
+            runs_of or self.runs_of,
+            self.clock,
+            self.sleep,
         )
 
     def runs_of(self, wanted):
@@ -67,6 +79,21 @@ def test_nothing_there_asks_for_nothing(watch):
     look = watch.look()
     assert (look.requests, look.dead, look.given_up) == ([], [], [])
     assert (look.sweep.complete, look.sweep.listed, look.sweep.found) == (True, 0, 0)
+
+
+def test_a_lone_upload_is_waited_for_until_its_batch_may_close(watch):
+    watch.rules = RULES.model_copy(update={"quiet_seconds": 1.5})
+    watch.upload("a.jpg")
+    assert len(watch.look().requests) == 1
+    assert watch.pauses == [1.5]
+
+
+def test_no_time_is_spent_where_nothing_waits_or_a_batch_is_full(watch):
+    watch.rules = RULES.model_copy(update={"quiet_seconds": 1.5})
+    watch.look()
+    watch.upload("a.jpg", "b.jpg")
+    assert len(watch.look().requests) == 1
+    assert watch.pauses == []
 
 
 def test_new_uploads_become_a_batch_that_is_asked_for_once(watch):
