@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 3000
 
-.PHONY: help setup demo dev test test-faults lint bench clean
+.PHONY: help setup demo dev test lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show what there is

@@ -109,14 +109,15 @@ class PipelineResource(dg.ConfigurableResource[Tools]):
             seconds = self.settings.batches.lease_seconds
             self._lease = Lease(self.catalog, context.partition_key, context.run.run_id, seconds)
         if self._tools is None:
-            workers = ImageWorkers(self.settings.workers)
+            spool = Spool(self.settings.workers.spool)
+            workers = ImageWorkers(self.settings.workers, spool.folder)
             workers.start()
             self._tools = Tools(
                 self.settings,
                 self.bucket,
                 self.catalog,
                 workers,
-                Spool(self.settings.workers.spool),
+                spool,
                 progress=_progress(self._log),
             )
         return self._tools

@@ -1,7 +1,6 @@
 """One upload sensor per source: discover, form batches, ask for one run per batch."""
 
 from collections.abc import Mapping
-from datetime import timedelta
 
 import dagster as dg
 
@@ -65,9 +64,8 @@ def newest_runs(instance: dg.DagsterInstance, batches: list[str]) -> Mapping[str
     for batch in batches:
         records = instance.get_run_records(dg.RunsFilter(tags={PARTITION_TAG: batch}), limit=1)
         for record in records:
-            created = record.create_timestamp
-            age: timedelta = utc_now() - created
             run = record.dagster_run
+            age = utc_now() - record.update_timestamp
             found[batch] = RunState(run.run_id, run.status.value, age)
     return found
 

@@ -11,7 +11,7 @@ from image_pipeline.assets.common import OWNERS, TABLES, pace, shown_table, tabl
 from image_pipeline.catalog import uploads as catalog_uploads
 from image_pipeline.partitions import BATCHES
 from image_pipeline.resources import PipelineResource
-from image_pipeline.stages.publishing import Publication, publish_batch
+from image_pipeline.stages.publishing import Publication, finish_batch, publish_batch
 
 MANIFEST_COLUMNS = ("image_id", "manifest", "uploads", "aliases", "variants", "bytes")
 
@@ -52,8 +52,10 @@ def cache_warm_manifests(
             "gallery": dg.MetadataValue.url(published.gallery_url),
         },
     )
+    # Here the table is written too, so a batch that is done has nothing left to do.
     if published.unfinished:
         raise _failure(published)
+    finish_batch(tools, batch)
 
 
 def _picture(data: bytes) -> dg.MetadataValue[Any]:

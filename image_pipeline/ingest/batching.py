@@ -65,12 +65,15 @@ class Step(Enum):
     GIVE_UP = "give up"
 
 
-#: States of a Dagster run that has been asked for but does not run yet.
-QUEUED = frozenset({"QUEUED", "NOT_STARTED", "MANAGED", "STARTING"})
+#: A run in Dagster's queue survives everything and is started when its turn comes.
+QUEUED = "QUEUED"
 
-#: A run that has not begun this long after its request is taken for lost: process start-up
-#: takes seconds, and Dagster's own limit for it (``start_timeout_seconds``) is 180.
-QUEUE_PATIENCE = timedelta(minutes=30)
+#: States of a Dagster run between the queue and its first sign of life.
+STARTING = frozenset({"NOT_STARTED", "MANAGED", "STARTING"})
+
+#: A run that stays in one of them for longer was lost with the process that launched it: a
+#: start takes seconds.
+START_PATIENCE = timedelta(seconds=90)
 
 
 def next_step(
@@ -78,11 +81,13 @@ def next_step(
 ) -> Step:
     """Decide about a batch that is due.
 
-    ``run_status`` and ``run_age`` are those of its newest Dagster run, None where there is
-    none. A run in the queue is waited for; one that is said to run although nobody renews its
-    lease is dead.
+    ``run_status`` is that of its newest Dagster run and ``run_age`` the time since that run
+    changed, None where there is none. A run in the queue is waited for; one that is said to
+    run although nobody renews its lease is dead.
     """
-    if run_status in QUEUED and run_age is not None and run_age < QUEUE_PATIENCE:
+    if run_status == QUEUED:
+        return Step.WAIT
+    if run_status in STARTING and run_age is not None and run_age < START_PATIENCE:
         return Step.WAIT
     if attempt >= rules.max_attempts:
         return Step.GIVE_UP

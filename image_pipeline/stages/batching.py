@@ -27,7 +27,7 @@ REQUEST_GRACE = timedelta(seconds=120)
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """The newest Dagster run of a batch: its status and how long ago it was created."""
+    """The newest Dagster run of a batch: its status and how long ago it last changed."""
 
     run_id: str
     status: str
@@ -161,7 +161,7 @@ def _request(
         if step is Step.WAIT:
             catalog_batches.wait(connection, batch.id, now + REQUEST_GRACE)
             continue
-        if run and run.status == "STARTED":
+        if run and run.status in ("STARTED", *batching.STARTING):
             look.dead.append(run.run_id)
         if step is Step.GIVE_UP:
             catalog_batches.give_up(connection, batch.id, now)

@@ -63,7 +63,7 @@ class Publication:
 
 
 def publish_batch(tools: Tools, batch: str) -> Publication:
-    """Write the manifests of a batch, then mark it done unless uploads are unfinished.
+    """Write the manifests of a batch, its warm list and its gallery.
 
     Two batches that publish the same canonical at once write its manifest from what each has
     read. So each looks again after writing, and writes again where the other has since added
@@ -85,11 +85,13 @@ def publish_batch(tools: Tools, batch: str) -> Publication:
     again = _complete_images(tools, source, canonicals)
     if again != images:
         images, manifests = again, _write_manifests(tools, source, again, url_of)
-    publication = _write_batch(tools, batch, source, report, images, manifests, url_of)
-    if not publication.unfinished:
-        with tools.catalog.write() as connection:
-            catalog_batches.finish(connection, batch, tools.clock())
-    return publication
+    return _write_batch(tools, batch, source, report, images, manifests, url_of)
+
+
+def finish_batch(tools: Tools, batch: str) -> None:
+    """Mark a batch done: everything of it is published, and nobody needs to come back."""
+    with tools.catalog.write() as connection:
+        catalog_batches.finish(connection, batch, tools.clock())
 
 
 def published_images(

@@ -101,13 +101,17 @@ class ImageWorkers:
     admitted. An image that crashes its worker, exceeds its memory or its time is tried once
     more, alone in a fresh process with twice the time, before that becomes its verdict.
 
+    Images and answers travel in files of a private folder inside ``folder``, or inside the
+    system's for temporary files.
+
     Use it as a context manager, from one thread. Leaving it ends every process. Workers
     import the module of the function they run, and ``__main__`` if that is a script:
     keep both light.
     """
 
-    def __init__(self, settings: Workers) -> None:
+    def __init__(self, settings: Workers, folder: Path | None = None) -> None:
         self._settings = settings
+        self._parent = folder
         self._seconds = settings.seconds_per_image
         self._directory: Path | None = None
         self._first: _Lane | None = None
@@ -191,7 +195,9 @@ class ImageWorkers:
 
     def _folder(self) -> Path:
         if self._directory is None:
-            self._directory = Path(tempfile.mkdtemp(prefix="image-workers-"))
+            if self._parent is not None:
+                self._parent.mkdir(parents=True, exist_ok=True)
+            self._directory = Path(tempfile.mkdtemp(prefix="image-workers-", dir=self._parent))
         return self._directory
 
     def _admit(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from .oracle import Oracle, runs
 from .processes import Driver, log_of
 from .project import PREFIX, Project, uploads
@@ -115,9 +113,6 @@ def test_a_tick_that_cannot_list_or_write_loses_nothing(
     Oracle(proxied).check_all(expected)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the batch is done before the table of its manifests is written"
-)
 def test_a_table_that_cannot_be_written_is_written_by_the_next_run(
     driver: Driver, proxy: FaultProxy, proxied: Project
 ) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from image_pipeline.catalog.batches import Waiting
 from image_pipeline.ingest.batching import (
-    QUEUE_PATIENCE,
+    START_PATIENCE,
     Step,
     next_step,
     seconds_until_quiet,
@@ -81,11 +81,15 @@ def test_every_upload_is_in_one_batch_or_goes_on_waiting(rows, most):
         assert all(upload.arrived_at > NOW - timedelta(seconds=10) for upload in rest)
 
 
-@pytest.mark.parametrize("status", ["QUEUED", "NOT_STARTED", "STARTING"])
-def test_a_run_in_the_queue_is_waited_for_but_not_for_ever(status):
+def test_a_run_in_the_queue_is_waited_for_as_long_as_it_takes():
+    assert next_step(3, Batches(max_attempts=3), "QUEUED", timedelta(days=1)) is Step.WAIT
+
+
+@pytest.mark.parametrize("status", ["NOT_STARTED", "STARTING"])
+def test_a_run_that_starts_is_waited_for_but_not_for_ever(status):
     rules = Batches(max_attempts=3)
     assert next_step(1, rules, status, timedelta(seconds=5)) is Step.WAIT
-    assert next_step(1, rules, status, QUEUE_PATIENCE) is Step.REQUEST
+    assert next_step(1, rules, status, START_PATIENCE) is Step.REQUEST
 
 
 @pytest.mark.parametrize("status", [None, "STARTED", "FAILURE", "SUCCESS", "CANCELED"])

@@ -9,11 +9,11 @@ from PIL import Image
 from image_pipeline.catalog import batches, images
 from image_pipeline.catalog.images import Member
 from image_pipeline.imaging.recipe import recipe_fingerprint
-from image_pipeline.stages.publishing import publish_batch
+from image_pipeline.stages.publishing import finish_batch, publish_batch
 from image_pipeline.stages.rendering import expected_keys
 from image_pipeline.store import layout
 
-from .helpers import NOW, RECIPE, add_batch, add_images, image_row, make_tools, variant_rows
+from .helpers import RECIPE, add_batch, add_images, image_row, make_tools, variant_rows
 
 CANONICAL, ALIAS, OTHER = "a1" * 32, "b2" * 32, "c3" * 32
 
@@ -55,7 +55,7 @@ def manifest(tools, image):
     return json.loads(tools.bucket.get(key)) if tools.bucket.head(key) else None
 
 
-def test_a_batch_is_done_when_everything_is_published_or_rejected(tools):
+def test_a_batch_is_finished_when_everything_is_published_or_rejected(tools):
     batch = add_batch(
         tools.catalog,
         ("a.jpg", "accepted", None, CANONICAL),
@@ -65,6 +65,8 @@ def test_a_batch_is_done_when_everything_is_published_or_rejected(tools):
     render(tools, CANONICAL)
     published = publish_batch(tools, batch)
     assert published.unfinished == []
+    assert state(tools, batch) == "waiting"
+    finish_batch(tools, batch)
     assert state(tools, batch) == "done"
     assert (published.images, published.variants, published.urls) == (1, 3, 3)
     assert published.contact_sheet[8:12] == b"WEBP"
@@ -114,7 +116,6 @@ def test_a_manifest_never_names_a_file_that_is_not_there(tools):
     render(tools, CANONICAL)
     assert publish_batch(tools, batch).unfinished == []
     assert len(manifest(tools, CANONICAL)["variants"]) == 3
-    assert state(tools, batch) == "done"
 
 
 def test_variants_of_a_former_recipe_are_not_published(tools):
@@ -165,8 +166,7 @@ def test_an_alias_that_arrives_while_a_manifest_is_written_is_not_lost(tools, mo
 def test_a_batch_of_rejects_has_a_gallery_and_a_manifest_too(tools):
     batch = add_batch(tools.catalog, ("x.jpg", "rejected", "not_an_image", None))
     published = publish_batch(tools, batch)
-    assert (published.images, published.contact_sheet) == (0, b"")
-    assert state(tools, batch) == "done"
+    assert (published.images, published.contact_sheet, published.unfinished) == (0, b"", [])
     assert "x.jpg" in tools.bucket.get(layout.gallery_key(batch)).decode()
     assert json.loads(tools.bucket.get(layout.warm_list_key(batch)))["urls"] == []
     head = tools.bucket.head(layout.gallery_key(batch))
@@ -186,9 +186,14 @@ def test_publishing_again_gives_the_same_bytes(tools):
     first = [tools.bucket.get(key) for key in keys]
     publish_batch(tools, batch)
     assert [tools.bucket.get(key) for key in keys] == first
+
+
+def test_a_batch_that_is_finished_is_not_due_any_more(tools):
+    batch = add_batch(tools.catalog, ("a.jpg", "rejected", "truncated", None))
+    finish_batch(tools, batch)
     with tools.catalog.read() as connection:
-        assert batches.get(connection, batch).due_at is None
-    assert tools.clock() == NOW
+        found = batches.get(connection, batch)
+    assert (found.state, found.due_at, found.lease_owner) == ("done", None, None)
 
 
 def test_an_unknown_batch_is_an_error(tools):
