@@ -94,7 +94,7 @@ def test_a_run_killed_after_its_batch_was_done_leaves_nothing_to_do(
     driver: Driver, project: Project
 ) -> None:
     expected = project.send(*uploads())
-    driver.run_into(project, Fault("image_pipeline.assets.delivery:publish_batch", "after"))
+    driver.run_into(project, Fault("image_pipeline.assets.delivery:finish_batch", "after"))
     driver.run(project)
     # The next run removes what the dead one left in the spool.
     expected |= project.send(Upload("later.jpg", encoded(7)))

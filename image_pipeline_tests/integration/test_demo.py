@@ -106,7 +106,7 @@ def test_the_first_run_processes_everything(twice):
         "notes.jpg": ("rejected", "not_an_image"),
     }
     assert "4 uploads: 2 accepted, 1 duplicate, 1 rejected, 0 failed" in twice.first.stdout
-    assert re.search(r"in 1 new batches$", twice.first.stdout, re.MULTILINE)
+    assert re.search(r"in 1 new batch$", twice.first.stdout, re.MULTILINE)
     assert "Traceback" not in twice.first.stderr
     assert "Warning" not in twice.first.stderr
 

@@ -21,15 +21,19 @@ from .helpers import PROCESSES, job, outcomes, settings
 
 
 def worker_processes() -> set[psutil.Process]:
-    """Children that are not multiprocessing's resource tracker, which serves every pool."""
-    return {child for child in psutil.Process().children(recursive=True) if not is_tracker(child)}
+    """Children that a pool has spawned, dead ones nobody has reaped included.
+
+    Other tests of this process may have servers running; multiprocessing's resource tracker
+    serves every pool and stays.
+    """
+    return {child for child in psutil.Process().children() if is_worker(child)}
 
 
-def is_tracker(process: psutil.Process) -> bool:
+def is_worker(process: psutil.Process) -> bool:
     try:
-        return "resource_tracker" in " ".join(process.cmdline())
+        return "spawn_main" in " ".join(process.cmdline())
     except psutil.ZombieProcess:
-        return False
+        return True
 
 
 def assert_gone(processes: Iterable[psutil.Process]) -> None:
