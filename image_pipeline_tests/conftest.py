@@ -3,12 +3,17 @@
 import secrets
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from image_pipeline.catalog.engine import Catalog
 from image_pipeline.embedded import EmbeddedS3
 from image_pipeline.settings import BucketSettings
 from image_pipeline.store.bucket import Bucket
+
+# The same examples in every run, and no deadline: a slow machine is no reason to fail.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

@@ -166,7 +166,7 @@ def test_a_hostile_name_is_only_text(name: str) -> None:
     check_that_only_text_changes(name)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.text(st.sampled_from("<>&\"'`=/ \n\\;:-!{}%#\u202ea"), max_size=20))
 def test_no_name_breaks_out(name: str) -> None:
     check_that_only_text_changes(name)

@@ -4,7 +4,7 @@ import json
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from image_pipeline.delivery.manifest import (
@@ -103,7 +103,6 @@ variants = st.builds(
 images = st.lists(variants, max_size=15, unique_by=lambda one: one.key)
 
 
-@settings(deadline=None)
 @given(images)
 def test_srcsets_ascend_in_real_widths_without_repeating_one(some: list[Variant]) -> None:
     srcset = image_manifest(an_image(*some), on_cdn)["srcset"]
@@ -281,7 +280,6 @@ def parse(html: str) -> list[tuple[str, dict[str, str | None]]]:
     return found
 
 
-@settings(deadline=None)
 @given(st.text(), st.text(), st.text(min_size=1))
 def test_nothing_breaks_out_of_the_markup(alt: str, sizes: str, key: str) -> None:
     image = an_image(a_variant("avif", 640, 427, 1, key=key), JPEG)
@@ -333,7 +331,6 @@ def test_only_colors_and_pictures_get_into_the_style(
     assert img.get("style") == style
 
 
-@settings(deadline=None)
 @given(images.flatmap(lambda some: st.tuples(st.just(some), st.permutations(some))))
 def test_the_order_of_arrival_does_not_show(pair: tuple[list[Variant], list[Variant]]) -> None:
     one, other = (

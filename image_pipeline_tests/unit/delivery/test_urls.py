@@ -3,7 +3,7 @@ from __future__ import annotations
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from image_pipeline.delivery.urls import url_builder
@@ -39,7 +39,6 @@ def test_the_base_url_goes_before_the_bucket_url(base: str | None, expected: str
     assert url_builder(base, "https://images.s3.test/")("k") == expected
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_a_url_names_its_key_and_fits_into_a_srcset(key: str) -> None:
     url = url_builder(None, BUCKET)(key)

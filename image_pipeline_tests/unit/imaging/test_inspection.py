@@ -86,7 +86,6 @@ class TestFingerprint:
         assert len(found.phash256) == 64
 
     @given(bits=st.integers(0, 2**64 - 1))
-    @settings(deadline=None, derandomize=True)
     def test_an_integer_holds_every_bit(self, bits: int) -> None:
         hashed = imagehash.hex_to_hash(f"{bits:016x}")
         assert int(str(hashed), 16) == bits
@@ -196,7 +195,7 @@ class TestColourAndPlaceholder:
         width=st.integers(1, 60), height=st.integers(1, 60), seed=st.integers(0, 1000),
         alpha=st.booleans(),
     )  # fmt: skip
-    @settings(max_examples=60, deadline=None, derandomize=True)
+    @settings(max_examples=60)
     def test_every_size_can_be_described(
         self, width: int, height: int, seed: int, alpha: bool
     ) -> None:

@@ -6,7 +6,7 @@ import io
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -75,7 +75,6 @@ def test_what_cannot_be_followed_is_not_clean(kind: str) -> None:
 
 
 @given(data=st.binary(max_size=200), head=st.sampled_from(["jpeg", "webp", "avif"]))
-@settings(deadline=None, derandomize=True)
 def test_any_bytes_get_an_answer(data: bytes, head: str) -> None:
     starts = {
         "jpeg": b"\xff\xd8",
@@ -95,7 +94,6 @@ def test_markers_of_a_jpeg_in_order() -> None:
 
 
 @given(width=st.integers(1, 300), height=st.integers(1, 300), which=st.integers(0, 3))
-@settings(deadline=None, derandomize=True)
 def test_size_of_a_webp(width: int, height: int, which: int) -> None:
     options = [{}, {"lossless": True}, {"xmp": XMP}, {"lossless": True, "icc_profile": ICC}][which]
     data = encoded(Image.new("RGB", (width, height)), "WEBP", **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from image_pipeline.imaging import recipe as module
@@ -91,7 +91,6 @@ def test_quality_stays_in_the_encoders_range() -> None:
 
 
 @given(recipe=recipes(), width=SIDES, height=SIDES)
-@settings(deadline=None, derandomize=True)
 def test_plans_hold_to_the_boxes_and_the_picture(recipe: Recipe, width: int, height: int) -> None:
     for plan in plan_variants(recipe, width, height):
         size = recipe.sizes[plan.size]
@@ -105,7 +104,6 @@ def test_plans_hold_to_the_boxes_and_the_picture(recipe: Recipe, width: int, hei
 
 
 @given(recipe=recipes(), width=SIDES, height=SIDES)
-@settings(deadline=None, derandomize=True)
 def test_plans_are_complete_unique_and_sorted(recipe: Recipe, width: int, height: int) -> None:
     plans = plan_variants(recipe, width, height)
     keys = [(plan.size, plan.format) for plan in plans]
@@ -123,7 +121,6 @@ def test_plans_are_complete_unique_and_sorted(recipe: Recipe, width: int, height
 
 
 @given(recipe=recipes(), width=SIDES, height=SIDES)
-@settings(deadline=None, derandomize=True)
 def test_no_more_pixels_than_needed_are_dropped(recipe: Recipe, width: int, height: int) -> None:
     """Whoever asks for a box gets a variant at least as good as that box allows."""
     planned = planned_sizes(recipe, width, height)

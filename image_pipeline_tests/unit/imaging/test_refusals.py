@@ -256,7 +256,7 @@ FILES = small_files()
     kept=st.floats(0.05, 1),
     twice=st.booleans(),
 )
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400)
 @example(which=0, changes=[(2, b"")], kept=1.0, twice=False)
 def test_a_damaged_file_gets_an_answer(
     which: int, changes: list[tuple[int, bytes]], kept: float, twice: bool

@@ -51,7 +51,7 @@ def of(variants: list[RenderedVariant], size: str, kind: str) -> Image.Image:
     width=st.integers(1, 300), height=st.integers(1, 300),
     kind=st.sampled_from(["PNG", "JPEG"]), alpha=st.booleans(),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 def test_every_variant_has_the_planned_size_and_format(
     width: int, height: int, kind: str, alpha: bool
 ) -> None:
@@ -131,7 +131,6 @@ class TestDraft:
         wide=st.integers(1, 3000), high=st.integers(1, 3000),
         fit=st.sampled_from(["inside", "cover"]),
     )  # fmt: skip
-    @settings(deadline=None, derandomize=True)
     def test_never_leaves_too_little(
         self, width: int, height: int, orientation: int, wide: int, high: int, fit: str
     ) -> None:

@@ -138,7 +138,7 @@ actions = st.lists(
 
 
 @given(actions)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_after_a_quiet_sweep_everything_in_the_bucket_is_known_once(some):
     shelf, catalog, after = Shelf(page_size=2), Catalog("sqlite://"), ""
     try:
