@@ -16,7 +16,7 @@ from image_pipeline.imaging.verdict import Reason, Rejected
 from image_pipeline.settings import Limits
 from image_pipeline.stages.fetching import Fetched, fetch
 from image_pipeline.stages.tools import INTERNAL_ERROR, STORAGE_ERROR, Tools
-from image_pipeline.store.bucket import ObjectChangedError, ObjectGoneError
+from image_pipeline.store.bucket import ObjectChangedError, ObjectGoneError, StoreError
 from image_pipeline.workers.pool import Job, Outcome
 
 #: Verdicts are committed in groups: each costs a transaction, each lost one a decode.
@@ -61,15 +61,9 @@ def decision(upload: int, error: Exception, seconds: float = 0.0) -> Decision:
     if isinstance(error, ObjectChangedError):
         replaced = Rejected(Reason.superseded, "overwritten before it was processed")
         return _rejection(upload, replaced, seconds)
-    reason = STORAGE_ERROR if isinstance(error, OSError) or _is_store(error) else INTERNAL_ERROR
+    reason = STORAGE_ERROR if isinstance(error, (OSError, StoreError)) else INTERNAL_ERROR
     message = f"{type(error).__name__}: {error}"[:500]
     return Decision(upload, "failed", reason, message, seconds=seconds)
-
-
-def _is_store(error: Exception) -> bool:
-    from image_pipeline.store.bucket import StoreError
-
-    return isinstance(error, StoreError)
 
 
 def _rejection(upload: int, error: Rejected, seconds: float = 0.0) -> Decision:

@@ -1,0 +1,40 @@
+"""The pages say what the code does."""
+
+import re
+
+import yaml
+
+from image_pipeline.imaging.verdict import Reason
+from image_pipeline.settings import Settings
+
+
+def test_every_reason_code_is_explained(pytestconfig):
+    page = (pytestconfig.rootpath / "docs" / "verdicts.md").read_text(encoding="utf-8")
+    for reason in Reason:
+        assert f"| `{reason}` | {reason.meaning} |" in page
+
+
+def test_every_part_of_the_settings_has_its_fields_named(pytestconfig):
+    page = (pytestconfig.rootpath / "docs" / "settings.md").read_text(encoding="utf-8")
+    for name, field in Settings.model_fields.items():
+        assert name in page
+        for inner in getattr(field.annotation, "model_fields", {}):
+            assert re.search(rf"\b{inner}\b", page), f"{name}.{inner}"
+
+
+def test_links_of_the_readme_lead_somewhere(pytestconfig):
+    text = (pytestconfig.rootpath / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
+    assert links
+    for link in links:
+        assert (pytestconfig.rootpath / link).is_file(), link
+
+
+def test_the_compose_file_starts_what_it_says(pytestconfig):
+    root = pytestconfig.rootpath
+    compose = yaml.safe_load((root / "docker-compose.yml").read_text(encoding="utf-8"))
+    assert sorted(compose["services"]) == ["code", "daemon", "postgres", "webserver"]
+    assert compose["services"]["webserver"]["ports"] == ["127.0.0.1:3000:3000"]
+    wanted = set(re.findall(r"\$\{(\w+)", (root / "docker-compose.yml").read_text("utf-8")))
+    offered = set(re.findall(r"^(\w+)=", (root / ".env.example").read_text("utf-8"), re.MULTILINE))
+    assert wanted == offered
