@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -35,6 +36,12 @@ class Catalog:
     @cached_property
     def engine(self) -> sa.Engine:
         """The engine, made on first use."""
+        engine = self._open()
+        # Pooled connections of a catalog that nobody has any more are closed, not just dropped.
+        weakref.finalize(self, engine.dispose)
+        return engine
+
+    def _open(self) -> sa.Engine:
         url = sa.make_url(self.url)
         if url.get_backend_name() != "sqlite":
             return sa.create_engine(url, pool_pre_ping=True)
