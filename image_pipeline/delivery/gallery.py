@@ -58,7 +58,8 @@ class GalleryItem:
     ``rejected``, ``failed``, ``reason`` the code of a rejection or the tier of a duplicate.
     ``width`` and ``height`` in pixels (0 if not known), ``seconds`` of work. ``manifest`` is
     the image manifest of its canonical, None for what was not accepted. ``thumbnail`` holds
-    an encoded picture of ``thumbnail_format`` (``jpeg``, ``webp``, ``avif``).
+    an encoded picture of ``thumbnail_format`` (``jpeg``, ``webp``, ``avif``); without it the
+    published one is linked.
     """
 
     key: str
@@ -246,7 +247,7 @@ def _card(
         message=wording.visible(item.message),
         pixels=wording.pixels(item.width, item.height),
         weight=wording.weight(item.bytes_in),
-        thumbnail=_data_uri(item),
+        thumbnail=_data_uri(item) or _linked_thumbnail(item),
         thumbnail_size=_thumbnail_size(item),
         weights=[] if duplicate else _weights(item),
         relation=TIERS.get(item.reason, "Duplicate of") if duplicate else "",
@@ -261,6 +262,15 @@ def _data_uri(item: GalleryItem) -> str:
     if not item.thumbnail or item.thumbnail_format not in FORMATS:
         return ""
     return f"data:image/{item.thumbnail_format};base64,{b64encode(item.thumbnail).decode()}"
+
+
+def _linked_thumbnail(item: GalleryItem) -> str:
+    """The URL of a published thumbnail, for pages of more pictures than can be embedded."""
+    published = {one["format"]: one["url"] for one in _variants(item) if one["role"] == "thumbnail"}
+    # WebP first: the page cannot ask the browser, and nearly all read it.
+    return next(
+        (str(published[name]) for name in ("webp", "jpeg", "avif") if name in published), ""
+    )
 
 
 def _thumbnail_size(item: GalleryItem) -> tuple[int, int]:

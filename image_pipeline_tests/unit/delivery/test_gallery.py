@@ -261,8 +261,20 @@ def test_every_picture_has_its_size_and_its_thumbnail_inside() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"thumbnail": None}, {"thumbnail_format": "svg+xml"}])
-def test_without_a_thumbnail_there_is_no_picture(changes: Mapping[str, Any]) -> None:
-    page = page_of(item("a.jpg", **changes))
+def test_what_is_not_embedded_is_linked(changes: Mapping[str, Any]) -> None:
+    shown = item("a.jpg", **changes)
+    assert shown.manifest is not None
+    urls = {one["url"] for one in shown.manifest["variants"] if one["role"] == "thumbnail"}
+    (img,) = page_of(shown).all("img")
+    assert img["src"] in urls
+    assert (img["width"], img["height"]) == ("400", "300")
+
+
+def test_without_a_thumbnail_there_is_no_picture() -> None:
+    shown = item("a.jpg", thumbnail=None)
+    assert shown.manifest is not None
+    variants = [one for one in shown.manifest["variants"] if one["role"] != "thumbnail"]
+    page = page_of(item("a.jpg", thumbnail=None, manifest={**shown.manifest, "variants": variants}))
     assert page.all("img") == []
     assert "No thumbnail" in page.text
 
