@@ -1,7 +1,8 @@
 """A page to look at what a batch brought: one HTML file that needs nothing else.
 
 The page works from a disk and without a network: styles, script and thumbnails are inside.
-Only the viewer loads published files, and it falls back to the thumbnail.
+Published files are loaded by the viewer, which falls back to the thumbnail, and in place of
+thumbnails that were not embedded.
 
 Names of uploads are hostile. They appear as text and as values of ``title`` and ``aria-label``
 only, escaped by Jinja and with invisible characters written out; never in an address, a

@@ -44,8 +44,8 @@ from image_pipeline.store.layout import (
 THREADS = 12
 
 #: Thumbnails embedded in a gallery page, which can then be read without the bucket: 100 of
-#: 20 kB make a page of about 3 MB. The rest is linked, so that a large batch takes no more
-#: memory than a small one.
+#: 20 kB make a page of about 3 MB. The rest is linked, so that the page of a large batch
+#: does not grow with it in memory.
 EMBEDDED_THUMBNAILS = 100
 CONTACT_SHEET_PICTURES = 24
 

@@ -10,7 +10,7 @@ from image_pipeline.catalog import images as catalog_images
 from image_pipeline.catalog import uploads as catalog_uploads
 from image_pipeline.imaging.recipe import mime_type, recipe_fingerprint
 from image_pipeline.settings import FormatName, Role
-from image_pipeline.stages.rendering import plan_work
+from image_pipeline.stages.rendering import batch_source, plan_work
 from image_pipeline.stages.tools import PUBLISHED, Tools
 from image_pipeline.store.bucket import Head
 from image_pipeline.store.layout import IMMUTABLE
@@ -50,7 +50,7 @@ def verify_variants(tools: Tools, batch: str, role: Role) -> Verification:
         }
         if not canonicals:
             return Verification(0, [], [], [], 0, 0)
-        source = catalog_uploads.of_batch(connection, batch)[0].source
+        source = batch_source(connection, batch)
         recipe = tools.recipe(source)
         works = plan_work(connection, canonicals, recipe, [role])
         known = catalog_images.variants_of(connection, canonicals, recipe_fingerprint(recipe))
