@@ -25,7 +25,13 @@ CONFIG_NAME = "pipeline.yaml"
 
 Role = Literal["responsive", "thumbnail"]
 FormatName = Literal["avif", "webp", "jpeg"]
-DuplicateTier = Literal["bytes", "picture"]
+DuplicateTier = Literal["bytes", "pixels", "picture"]
+
+#: A share of a side of a picture, from its left or upper edge.
+Share = Annotated[float, Field(ge=0, le=1)]
+
+#: Where a crop is cut: by a rule, or around a focal point (x, y).
+Crop = Literal["attention", "entropy", "center"] | tuple[Share, Share]
 
 #: The value of ``bucket.endpoint_url`` that stands for the server on this machine.
 EMBEDDED = "embedded"
@@ -67,8 +73,10 @@ class Limits(_Part):
 
     ``megapixels`` bounds width x height in 10^6 pixels, ``megabytes`` the file in 10^6 bytes,
     ``side`` either edge in pixels, ``frames`` the frames of an animation (only the first one
-    is ever decoded), ``scans`` the scans of a progressive JPEG: each scan walks every pixel,
-    so a file of a few hundred kB can otherwise keep a decoder busy for minutes.
+    is decoded, unless the recipe keeps animations), ``scans`` the scans of a progressive JPEG:
+    each scan walks every pixel, so a file of a few hundred kB can otherwise keep a decoder busy
+    for minutes. ``metadata_megabytes`` bounds EXIF, XMP, profiles and comments together, in
+    10^6 bytes: phones put depth maps of a few MB there, nobody more.
     """
 
     megapixels: float = Field(default=100.0, gt=0, le=500)
@@ -76,12 +84,18 @@ class Limits(_Part):
     side: int = Field(default=30_000, gt=0, le=65_535)
     frames: int = Field(default=10_000, gt=0)
     scans: int = Field(default=64, gt=0)
+    metadata_megabytes: float = Field(default=16.0, gt=0, le=2000)
 
 
 class DuplicatePolicy(_Part):
-    """Tiers whose members share the variants of their canonical image."""
+    """Tiers whose members share the variants of their canonical image.
 
-    share: tuple[DuplicateTier, ...] = ("bytes", "picture")
+    ``near`` says whether pictures that only resemble each other (mirrored, turned, cropped,
+    framed, with a logo) are looked for and reported. They are never acted on.
+    """
+
+    share: tuple[DuplicateTier, ...] = ("bytes", "pixels", "picture")
+    near: bool = True
 
 
 class Source(_Part):
@@ -107,16 +121,22 @@ class Size(_Part):
     """One step of a recipe: a box in pixels and how the picture meets it.
 
     ``inside`` keeps the whole picture and never enlarges it; ``cover`` crops to the box's
-    aspect ratio. ``quality_offset`` is added to every format's quality; left out, it is +4
-    for thumbnails and -3 from 1920 px on, because large variants are mostly seen on dense
-    screens, where the eye forgives more.
+    aspect ratio, where ``crop`` says: around what catches the eye (``attention``), around
+    detail (``entropy``), the ``center``, or around a focal point given as two shares of the
+    picture's width and height, from its upper left corner.
+
+    ``quality`` sets the quality of a format at this size. For formats it does not name,
+    ``quality_offset`` is added to the format's own; left out, it is +4 for thumbnails and -3
+    from 1920 px on, because large variants are mostly seen on dense screens, where the eye
+    forgives more.
     """
 
     role: Role = "responsive"
     width: int = Field(gt=0, le=16_383)
     height: int = Field(gt=0, le=16_383)
     fit: Literal["inside", "cover"] = "inside"
-    crop: Literal["attention", "entropy", "center"] = "attention"
+    crop: Crop = "attention"
+    quality: dict[FormatName, Annotated[int, Field(ge=1, le=100)]] = {}
     quality_offset: int | None = Field(default=None, ge=-50, le=50)
 
     @property
@@ -171,6 +191,26 @@ class Formats(_Part):
         return tuple(name for name in order if getattr(self, name) is not None)
 
 
+class AutoQuality(_Part):
+    """Quality by the eye: the lowest that reaches ``target`` points of SSIMULACRA2.
+
+    70 is good, 80 high, 90 cannot be told from the original.
+    """
+
+    target: float = Field(default=75.0, ge=40, le=95)
+
+
+class LargeSources(_Part):
+    """What is taken off every quality for originals of more than ``megapixels`` (10^6 pixels).
+
+    A variant of a very large original is reduced so much that it comes out sharper, and
+    costs more bytes, than one of a phone's picture.
+    """
+
+    megapixels: float = Field(default=24.0, gt=0)
+    quality_offset: int = Field(default=-4, ge=-50, le=0)
+
+
 SizeName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,30}$")]
 
 DEFAULT_SIZES: dict[str, Size] = {
@@ -186,11 +226,27 @@ class Recipe(_Part):
     """Which sizes and formats a source gets.
 
     ``background`` (``#rrggbb``) is what transparent pixels are flattened on, for JPEG only.
+    ``quality`` is ``fixed`` (the numbers of ``formats`` and ``sizes``) or ``auto``, which finds
+    the numbers for every picture; ``large_sources`` lowers fixed ones for very large originals.
+    ``animation: keep`` makes animated WebP of an animation whose frames have at most
+    ``animation_megapixels`` (10^6 pixels) in all, instead of showing its first frame.
+    ``keep_copyright`` puts the original's copyright notice into every file; all other
+    metadata is always removed.
     """
 
     sizes: dict[SizeName, Size] = Field(default=DEFAULT_SIZES, min_length=1)
     formats: Formats = Formats(avif=Avif(), webp=Webp(), jpeg=Jpeg())
     background: str = Field(default="#ffffff", pattern=r"^#[0-9a-fA-F]{6}$")
+    quality: Literal["fixed"] | AutoQuality = "fixed"
+    large_sources: LargeSources | None = None
+    animation: Literal["first_frame", "keep"] = "first_frame"
+    animation_megapixels: float = Field(default=100.0, gt=0, le=1000)
+    keep_copyright: bool = False
+
+    @field_validator("quality", mode="before")
+    @classmethod
+    def _auto_means_defaults(cls, value: Any) -> Any:
+        return AutoQuality() if value == "auto" else value
 
     @model_validator(mode="after")
     def _renders_something(self) -> Self:

@@ -107,11 +107,36 @@ images = sa.Table(
     sa.Column("dominant_color", sa.Text, nullable=False),
     sa.Column("placeholder", sa.Text, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("frames", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("quality", sa.Integer, comment="of a JPEG, 1 to 100, estimated"),
+    sa.Column("has_profile", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("pixels", sa.Text, comment="hash of the upright pixels"),
+    sa.Column("detail", sa.Float, nullable=False, server_default="1"),
+    sa.Column("content_width", sa.Integer, comment="within a uniform border, if there is one"),
+    sa.Column("content_height", sa.Integer),
+    sa.Column("content_phash64", sa.BigInteger),
+    sa.Column("focal_x", sa.Float, nullable=False, server_default="0.5"),
+    sa.Column("focal_y", sa.Float, nullable=False, server_default="0.5"),
+    sa.Column("thumbhash", sa.Text),
     *(sa.Column(f"b{band}", sa.SmallInteger, nullable=False) for band in range(5)),
-    *(sa.Index(None, f"b{band}") for band in range(5)),
+    # With the hash beside the band, the distance is told from the index alone.
+    *(sa.Index(None, f"b{band}", "phash64") for band in range(5)),
+    sa.Index(None, "pixels"),
+)
+
+#: Small grey pictures of an image and of its content within a border: 32 x 32 luma values
+#: each, row by row. Apart from the rest, which is read far more often.
+sketches = sa.Table(
+    "sketches",
+    metadata,
+    sa.Column("image_id", sa.Text, sa.ForeignKey("images.id"), primary_key=True),
+    sa.Column("luma", sa.LargeBinary, nullable=False),
+    sa.Column("content_luma", sa.LargeBinary),
 )
 
 #: Which image stands for an image within a source: itself (``tier`` empty) or its canonical.
+#: ``number`` grows with every image that a source gets; ``batch_id`` is the batch that last
+#: changed the row and has to publish what follows from it.
 members = sa.Table(
     "members",
     metadata,
@@ -121,10 +146,42 @@ members = sa.Table(
     sa.Column("tier", sa.Text),
     sa.Column("distance", sa.Integer, nullable=False),
     sa.Column("upload_id", sa.BigInteger, nullable=False, comment="the upload that brought it"),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("batch_id", sa.Text, nullable=False),
+    sa.Index(None, "source", "canonical_id"),
+    sa.Index(None, "source", "number", unique=True),
+    sa.Index(None, "batch_id"),
+)
+
+#: Pictures that resemble a canonical without being it: recorded and reported, never acted on.
+#: ``found_by`` names the hash that made the pair a candidate, ``score`` its correlation 0-1.
+near = sa.Table(
+    "near",
+    metadata,
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("image_id", sa.Text, sa.ForeignKey("images.id"), primary_key=True),
+    sa.Column("canonical_id", sa.Text, primary_key=True),
+    sa.Column("found_by", sa.Text, nullable=False),
+    sa.Column("transform", sa.Text, nullable=False),
+    sa.Column("distance", sa.Integer, nullable=False),
+    sa.Column("score", sa.Float, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Index(None, "source", "canonical_id"),
 )
 
-#: One published file. Written only after the object itself is in the bucket.
+#: Pairs that people declared to be different pictures; the smaller id first. Kept for ever.
+separations = sa.Table(
+    "separations",
+    metadata,
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("one_id", sa.Text, primary_key=True),
+    sa.Column("other_id", sa.Text, primary_key=True),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Index(None, "source", "other_id"),
+)
+
+#: One published file. Written only after the object itself is in the bucket. A ``dropped`` one
+#: was made and found not worth publishing; it has no object.
 variants = sa.Table(
     "variants",
     metadata,
@@ -139,6 +196,10 @@ variants = sa.Table(
     sa.Column("quality", sa.Integer, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column(
+        "dropped", sa.Boolean, nullable=False, server_default=sa.false(),
+        comment="not smaller than the next fallback: not in the bucket",
+    ),
     sa.Column("metadata", sa.JSON, nullable=False, comment="metadata blocks found: none expected"),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Index(None, "image_id", "recipe"),

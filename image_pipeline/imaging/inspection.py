@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from image_pipeline.imaging.decoding import Header, decode
+from image_pipeline.imaging.fingerprint import Fingerprint, fingerprint, pixel_hash
 from image_pipeline.imaging.placeholder import dominant_color, placeholder
 from image_pipeline.settings import Limits
 
@@ -16,22 +17,6 @@ DRAFT_SIDE = 512
 
 #: Longest side down to which hashes, colours and placeholder lose nothing they see.
 SMALL_SIDE = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """Perceptual hashes of the upright picture in sRGB, as imagehash computes them.
-
-    ``phash64`` and ``dhash64`` are unsigned 64-bit integers, the first bit the most
-    significant; ``phash256`` is 64 hex digits. ``texture`` is the median distance of the 64
-    lowest DCT coefficients (orthonormal, of 32 x 32 pixels of luma 0-255) from their median:
-    how far a bit of the pHash is from tipping over. Below 5 the hashes are noise.
-    """
-
-    phash64: int
-    phash256: str
-    dhash64: int
-    texture: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +63,7 @@ def inspect_image(data: bytes, limits: Limits) -> Inspection:
         lossless=header.lossless,
         mode=header.mode,
         flags=decoded.flags,
-        fingerprint=fingerprint(small),
+        fingerprint=fingerprint(small, pixel_hash(image, decoded.full_size)),
         dominant_color=dominant_color(small),
         placeholder=placeholder(small),
     )
@@ -95,32 +80,6 @@ def small_copy(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", small.size, (255, 255, 255, 255))
         small = Image.alpha_composite(white, small).convert("RGB")
     return small
-
-
-def fingerprint(small: Image.Image) -> Fingerprint:
-    """Hashes of a small RGB copy, see :class:`Fingerprint`."""
-    import imagehash
-
-    return Fingerprint(
-        phash64=int(str(imagehash.phash(small, hash_size=8)), 16),
-        phash256=str(imagehash.phash(small, hash_size=16)),
-        dhash64=int(str(imagehash.dhash(small, hash_size=8)), 16),
-        texture=texture(small),
-    )
-
-
-def texture(small: Image.Image) -> float:
-    """How much there is for a pHash to hold on to, in steps of luma; see :class:`Fingerprint`."""
-    import numpy as np
-
-    luma = small.convert("L").resize((32, 32), Image.Resampling.LANCZOS)
-    pixels = np.asarray(luma, dtype=np.float64)
-    frequency, place = np.arange(8)[:, None], np.arange(32)[None, :]
-    # The first rows of the orthonormal DCT-II; the constant one has another weight.
-    basis = np.sqrt(2 / 32) * np.cos(np.pi * (2 * place + 1) * frequency / 64)
-    basis[0] = np.sqrt(1 / 32)
-    low = basis @ pixels @ basis.T
-    return round(float(np.median(np.abs(low - np.median(low)))), 3)
 
 
 def _draft(header: Header) -> tuple[int, int]:

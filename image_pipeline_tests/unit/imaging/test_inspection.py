@@ -15,7 +15,6 @@ from PIL import Image, ImageFilter
 
 from image_pipeline.imaging.decoding import decode
 from image_pipeline.imaging.inspection import (
-    Fingerprint,
     fingerprint,
     inspect_image,
     small_copy,
