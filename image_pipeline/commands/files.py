@@ -28,7 +28,7 @@ def find_files(paths: Iterable[Path]) -> Iterator[LocalFile]:
     named: dict[str, Path] = {}
     for path in paths:
         for file in _below(path) if path.is_dir() else [LocalFile(path, path.name)]:
-            where = file.path.resolve()
+            where = Path(os.path.realpath(file.path))  # Path.resolve() raises on circular links
             if where in seen:
                 continue
             if file.name in named:

@@ -11,7 +11,7 @@ from typing import Any
 
 from image_pipeline.commands.display import print_json, print_table, progress_bar, size
 from image_pipeline.commands.files import LocalFile, find_files
-from image_pipeline.imaging.decoding import sniff
+from image_pipeline.imaging.sniffing import sniff
 from image_pipeline.imaging.verdict import Rejected
 from image_pipeline.settings import Limits, Settings
 from image_pipeline.store.bucket import MULTIPART_BYTES, Bucket, StoreError

@@ -1,7 +1,7 @@
 """From bytes to upright 8-bit sRGB pixels, within limits.
 
 The order is fixed: sniff, limits, open with only that format allowed, limits again, draft,
-load, EXIF orientation, ICC to sRGB, 8-bit RGB(A). A file that cannot be decoded leaves as
+load, what Pillow misreads put right, EXIF orientation, ICC to sRGB, 8-bit RGB(A). A file that cannot be decoded leaves as
 :class:`~image_pipeline.imaging.verdict.Rejected`, whatever the decoder raised.
 """
 
@@ -9,14 +9,37 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice
+from types import ModuleType
 
-from PIL import AvifImagePlugin, Image, ImageChops, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import (
+    AvifImagePlugin,
+    Image,
+    ImageChops,
+    ImageFile,
+    PngImagePlugin,
+    UnidentifiedImageError,
+)
 
-from image_pipeline.imaging.containers import EOI, is_cut, jpeg_markers, webp_chunks, webp_size
+from image_pipeline.imaging.colour import to_8_bit, to_srgb, without_idle_alpha
+from image_pipeline.imaging.containers import (
+    EOI,
+    gif_blocks,
+    is_cut,
+    jpeg_markers,
+    metadata_bytes,
+    webp_chunks,
+    webp_size,
+)
+from image_pipeline.imaging.copyright import iptc_notice, notice
+from image_pipeline.imaging.jpeg_quality import jpeg_quality
+from image_pipeline.imaging.named_colours import named_profile
+from image_pipeline.imaging.png_transparency import with_transparent_colour
+from image_pipeline.imaging.sniffing import sniff
+from image_pipeline.imaging.tiff_samples import is_negative, widen_planes
 from image_pipeline.imaging.verdict import Reason, Rejected
 from image_pipeline.settings import Limits
 
@@ -25,45 +48,6 @@ _PILLOW = {
     "jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "avif": "AVIF", "heif": "HEIF",
     "tiff": "TIFF", "gif": "GIF", "bmp": "BMP",
 }  # fmt: skip
-
-#: First bytes of formats that are decoded.
-_MAGIC = (
-    (b"\xff\xd8\xff", "jpeg"),
-    (b"\x89PNG\r\n\x1a\n", "png"),
-    (b"GIF87a", "gif"),
-    (b"GIF89a", "gif"),
-    (b"II*\0", "tiff"),
-    (b"MM\0*", "tiff"),
-    (b"II+\0", "tiff"),
-    (b"MM\0+", "tiff"),
-)
-
-#: First bytes of formats that are recognised and refused, with a name for people.
-_REFUSED = (
-    (b"%PDF", "a PDF document"),
-    (b"%!PS", "PostScript"),
-    (b"\xc5\xd0\xd3\xc6", "PostScript"),
-    (b"8BPS", "a Photoshop document"),
-    (b"\xff\x0a", "JPEG XL"),
-    (b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (b"\0\0\x01\0", "an icon"),
-    (b"DDS ", "a DirectDraw surface"),
-    (b"v/1\x01", "OpenEXR"),
-    (b"qoif", "QOI"),
-    (b"FUJIFILMCCD-RAW", "camera RAW"),
-    (b"IIU\0", "camera RAW"),
-    (b"IIRO", "camera RAW"),
-    (b"\x1aE\xdf\xa3", "a video"),
-)
-
-#: Sizes of the known headers of a bitmap: "BM" alone could begin a text.
-_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
-
-#: Brands of ISO base media files (ISO/IEC 23008-12, AV1 Image File Format).
-_AVIF_BRANDS = (b"avif", b"avis")
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -75,7 +59,10 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_ORIENTATION = 0x0112
+_ORIENTATION, _COPYRIGHT = 0x0112, 0x8298
+
+#: Where IPTC data sets stand: a tag of TIFF 6.0 (Adobe's), a Photoshop resource.
+_TIFF_IPTC, _PHOTOSHOP_IPTC = 33_723, 0x0404
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +70,10 @@ class Header:
     """What a file says before its pixels are decoded.
 
     ``width`` and ``height`` are as stored; ``orientation`` is the EXIF value 1 to 8, and 1 for
-    anything else that stands there.
+    anything else that stands there. ``frames`` are those of an animation, 1 for a still and for
+    pages and views. ``quality`` is what a JPEG was saved at, 1 to 100, by its quantisation
+    tables; None for other formats. ``copyright`` is the notice in EXIF or else in IPTC: a
+    printable line of at most 1,000 characters.
     """
 
     format: str
@@ -94,6 +84,10 @@ class Header:
     animated: bool
     lossless: bool
     flags: tuple[str, ...]
+    frames: int = 1
+    quality: int | None = None
+    has_profile: bool = False
+    copyright: str | None = None
 
     @property
     def upright(self) -> tuple[int, int]:
@@ -116,38 +110,6 @@ class Decoded:
         return self.header.upright if self.header.format == "jpeg" else self.image.size
 
 
-def sniff(data: bytes) -> str:
-    """The format of a file by its first bytes (4 kB are enough), in lower case.
-
-    Raises :class:`Rejected` for formats that are not decoded and for what is no image.
-    """
-    for magic, name in _MAGIC:
-        if data.startswith(magic):
-            if name == "tiff" and data[8:10] == b"CR":
-                raise Rejected(Reason.unsupported_format, "camera RAW is not decoded")
-            return name
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    if data[4:8] == b"ftyp":
-        return _sniff_media(data)
-    if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BMP_HEADERS:
-        return "bmp"
-    raise _foreign(data)
-
-
-def _foreign(data: bytes) -> Rejected:
-    """The verdict on first bytes that are those of no format that is decoded."""
-    if not data:
-        return Rejected(Reason.empty_file, "the file has no bytes")
-    for magic, name in _REFUSED:
-        if data.startswith(magic):
-            return Rejected(Reason.unsupported_format, f"{name} is not decoded")
-    head = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if head.startswith((b"<svg", b"<?xml", b"<!doctype svg")) and b"<svg" in head:
-        return Rejected(Reason.unsupported_format, "SVG is not rasterised")
-    return Rejected(Reason.not_an_image, "the first bytes are those of no known image format")
-
-
 def decode(
     data: bytes, limits: Limits, draft: Callable[[Header], tuple[int, int]] | None = None
 ) -> Decoded:
@@ -159,23 +121,35 @@ def decode(
     with _opened(data, limits) as (opened, header):
         if draft is not None and header.format == "jpeg":
             opened.draft(None, draft(header))
-        opened.load()
-        # CIE Lab needs no profile, though Pillow writes one: its own conversion knows the space.
-        profile = opened.info.get("icc_profile") if opened.mode != "LAB" else None
-        image, flags = _to_srgb(_to_8_bit(_upright(opened)), profile)
-    image = _without_idle_alpha(image)
+        turned = _upright(*_loaded(opened, header.format, data))
+        image, flags = to_srgb(to_8_bit(turned), _profile(opened, header.format, data))
+    image = without_idle_alpha(image)
     image.info = {}
     return Decoded(image, header, (*header.flags, *flags))
 
 
-def _sniff_media(data: bytes) -> str:
-    size = min(int.from_bytes(data[:4], "big"), 256)
-    brands = [data[at : at + 4] for at in (8, *range(16, size, 4))]
-    if any(brand in _AVIF_BRANDS for brand in brands):
-        return "avif"
-    if any(brand in _HEIF_BRANDS for brand in brands):
-        return "heif"
-    raise Rejected(Reason.unsupported_format, "a video or camera RAW file is not decoded")
+def _profile(opened: ImageFile.ImageFile, name: str, data: bytes) -> bytes | None:
+    if opened.mode == "LAB":
+        return None  # though Pillow writes one: its own conversion knows the space
+    embedded: bytes | None = opened.info.get("icc_profile")
+    return embedded or (named_profile(data) if name in ("avif", "heif") else None)
+
+
+def _loaded(opened: ImageFile.ImageFile, name: str, data: bytes) -> tuple[Image.Image, int]:
+    """The pixels as Pillow has them, put right, and the orientation they still need."""
+    if name == "tiff":
+        widen_planes(opened)
+    opened.load()
+    orientation = _orientation_of(opened)
+    if name == "png":
+        return with_transparent_colour(opened, data), orientation
+    if name == "tiff" and is_negative(opened):
+        return ImageChops.invert(to_8_bit(opened)), orientation
+    if name == "jpeg" and opened.mode == "CMYK" and "adobe" not in opened.info:
+        # Pillow takes all inks for inverted, which they are where Adobe's marker says who wrote
+        # them (libjpeg.txt, "Special color spaces").
+        return ImageChops.invert(opened), orientation
+    return opened, orientation
 
 
 @contextmanager
@@ -199,29 +173,50 @@ def _opened(data: bytes, limits: Limits) -> Iterator[tuple[ImageFile.ImageFile, 
         except MemoryError:
             raise Rejected(Reason.out_of_memory, "decoding took too much memory") from None
         except Exception as error:  # noqa: BLE001 - decoders raise a dozen kinds of exceptions
+            if "MAX_TEXT_" in str(error):
+                raise _too_much_metadata(limits) from None
             raise _refusal(error, data, name) from None
 
 
 @contextmanager
 def _pillow_limits(limits: Limits) -> Iterator[None]:
     """Pillow's own limits, which are global: one thread of a process may decode at a time."""
-    before = Image.MAX_IMAGE_PIXELS, AvifImagePlugin.DEFAULT_MAX_THREADS
-    # Pillow checks every frame and tile against this; ours is the stricter of the two.
-    Image.MAX_IMAGE_PIXELS = int(limits.megapixels * 1e6)
-    # Every core has its own worker already, and each thread of a decoder takes address space.
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    metadata = int(limits.metadata_megabytes * 1e6)
+    wanted = {
+        # Pillow checks every frame and tile against this; ours is the stricter of the two.
+        (Image, "MAX_IMAGE_PIXELS"): int(limits.megapixels * 1e6),
+        # Every core has its own worker already, and each thread of a decoder takes address space.
+        (AvifImagePlugin, "DEFAULT_MAX_THREADS"): 1,
+        # What text and profiles may inflate to; real profiles exceed Pillow's 1 MB.
+        (PngImagePlugin, "MAX_TEXT_CHUNK"): metadata,
+        (PngImagePlugin, "MAX_TEXT_MEMORY"): metadata,
+    }
+    before = {(module, name): getattr(module, name) for module, name in wanted}
+    _set(wanted)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     finally:
-        Image.MAX_IMAGE_PIXELS, AvifImagePlugin.DEFAULT_MAX_THREADS = before
+        _set(before)
+
+
+def _set(values: Mapping[tuple[ModuleType, str], int]) -> None:
+    for (module, name), value in values.items():
+        setattr(module, name, value)
 
 
 def _check_bytes(data: bytes, name: str, limits: Limits) -> None:
     if len(data) > limits.megabytes * 1e6:
         raise Rejected(Reason.too_many_bytes, f"{len(data) / 1e6:.1f} MB")
+    allowed = limits.metadata_megabytes * 1e6
+    if metadata_bytes(data, name, allowed) > allowed:
+        raise _too_much_metadata(limits)
+    if name == "gif":
+        # Pillow walks all frames to count them; this stops where it is enough.
+        images = (part for part in gif_blocks(data) if part[0] == b",")
+        _check_frames(sum(1 for _ in islice(images, limits.frames + 1)), limits)
     if name == "jpeg":
         scans = _scans(data, limits.scans)
         if scans > limits.scans:
@@ -236,6 +231,16 @@ def _check_size(size: tuple[int, int], limits: Limits) -> None:
     if max(size) > limits.side or width * height > limits.megapixels * 1e6:
         allowed = f"{limits.megapixels:g} megapixels and {limits.side} a side are allowed"
         raise Rejected(Reason.too_many_pixels, f"{width} x {height} pixels; {allowed}")
+
+
+def _check_frames(frames: int, limits: Limits) -> None:
+    if frames > limits.frames:
+        raise Rejected(Reason.too_many_frames, f"more than {limits.frames} frames")
+
+
+def _too_much_metadata(limits: Limits) -> Rejected:
+    message = f"more than {limits.metadata_megabytes:g} MB of profiles, EXIF and comments"
+    return Rejected(Reason.too_much_metadata, message)
 
 
 def _scans(data: bytes, allowed: int) -> int:
@@ -259,8 +264,7 @@ def _header(opened: ImageFile.ImageFile, name: str, data: bytes, limits: Limits)
     if width < 1 or height < 1:
         raise Rejected(Reason.decode_error, "the picture has no pixels")
     frames = _frames(opened, name)
-    if frames > limits.frames:
-        raise Rejected(Reason.too_many_frames, f"{frames} frames")
+    _check_frames(frames, limits)
     flags = ("animated",) if frames > 1 else ()
     lossless = _is_lossless(opened, name, data)
     if name == "png":
@@ -271,7 +275,43 @@ def _header(opened: ImageFile.ImageFile, name: str, data: bytes, limits: Limits)
     if name == "tiff" and orientation >= 5:
         # Pillow turns a TIFF while loading it and says so beforehand.
         width, height = height, width
-    return Header(name, width, height, orientation, opened.mode, frames > 1, lossless, flags)
+    return Header(
+        format=name,
+        width=width,
+        height=height,
+        orientation=orientation,
+        mode=opened.mode,
+        animated=frames > 1,
+        lossless=lossless,
+        flags=flags,
+        frames=frames,
+        quality=_quality(opened) if name == "jpeg" else None,
+        has_profile=bool(opened.info.get("icc_profile")),
+        copyright=_copyright(opened),
+    )
+
+
+def _quality(opened: ImageFile.ImageFile) -> int | None:
+    """By the first table, which every encoder has for luminance."""
+    tables = getattr(opened, "quantization", {})
+    return jpeg_quality(tables[0]) if len(tables.get(0, ())) == 64 else None
+
+
+def _copyright(opened: ImageFile.ImageFile) -> str | None:
+    try:
+        found = notice(opened.getexif().get(_COPYRIGHT))
+        return found or iptc_notice(_iptc(opened))
+    except Exception:  # noqa: BLE001 - damaged metadata says nothing about the pixels
+        return None
+
+
+def _iptc(opened: ImageFile.ImageFile) -> bytes:
+    """The IPTC block of a JPEG (in Photoshop's resources) or a TIFF (a tag), or nothing."""
+    if opened.format == "TIFF":
+        block = getattr(opened, "tag_v2", {}).get(_TIFF_IPTC, b"")
+    else:
+        block = opened.info.get("photoshop", {}).get(_PHOTOSHOP_IPTC, b"")
+    return block if isinstance(block, bytes) else b""
 
 
 def _frames(opened: ImageFile.ImageFile, name: str) -> int:
@@ -300,7 +340,8 @@ def _orientation_of(image: Image.Image) -> int:
 def _refusal(error: Exception, data: bytes, name: str) -> Rejected:
     # Pillow does not say what it did not like in a header, only the address of the stream.
     unknown = isinstance(error, UnidentifiedImageError)
-    text = "the header is damaged" if unknown else str(error) or type(error).__name__
+    header = "the header is damaged, or of a kind that is not decoded"
+    text = header if unknown else str(error) or type(error).__name__
     if _ends_early(text.lower(), data, name):
         return Rejected(Reason.truncated, f"the {name.upper()} data ends early")
     # Decoders quote the file. The text is stored and shown.
@@ -315,114 +356,9 @@ def _ends_early(text: str, data: bytes, name: str) -> bool:
     return is_cut(data, name)
 
 
-def _upright(opened: ImageFile.ImageFile) -> Image.Image:
-    orientation = _orientation_of(opened)
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
     if orientation not in _TRANSPOSE:
-        return opened
-    turned = opened.transpose(_TRANSPOSE[orientation])
-    opened.close()  # frees its pixels; the copy has as many
+        return image
+    turned = image.transpose(_TRANSPOSE[orientation])
+    image.close()  # frees its pixels; the copy has as many
     return turned
-
-
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Modes that colour management knows: L, RGB, RGBA, CMYK."""
-    mode = image.mode
-    if mode.startswith("I"):
-        return _from_16_bit(image)
-    if mode == "F":
-        return _from_floats(image)
-    if image.has_transparency_data:
-        return image if mode == "RGBA" else image.convert("RGBA")
-    if mode in ("L", "RGB", "CMYK"):
-        return image
-    return image.convert("L" if mode == "1" else "RGB")
-
-
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    """The high byte: dividing by 257 instead differs by less than one step of 255."""
-    if image.mode == "I;16B":
-        # The only mode of the family that `point` does not know.
-        image = image.convert("I")
-    return image.point(lambda value: value * (1 / 256)).convert("L")
-
-
-def _from_floats(image: Image.Image) -> Image.Image:
-    """Floats have no white of their own: it is the next of those in use above the highest."""
-    highest = image.getextrema()[1]
-    assert isinstance(highest, float)
-    white = next((top for top in (1.0, 255.0, 65535.0) if highest <= top), highest)
-    return image.point(lambda value: value * (255 / white)).convert("L")
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, tuple[str, ...]]:
-    """Pixels as sRGB, RGB or RGBA, and what was done about colour."""
-    if profile:
-        try:
-            converted = _through_profile(image, profile)
-        except Exception:  # noqa: BLE001 - LittleCMS on bytes from outside; the picture is good
-            return _plain(image), ("broken_profile",)
-        if converted is not None:
-            return converted, ("converted_profile",)
-    elif image.mode == "CMYK":
-        return _plain(image), ("cmyk_without_profile",)
-    return _plain(image), ()
-
-
-def _plain(image: Image.Image) -> Image.Image:
-    return image if image.mode in ("RGB", "RGBA") else image.convert("RGB")
-
-
-def _through_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
-    """The picture in sRGB, or None if its profile is sRGB under whatever name."""
-    opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    space = opened.profile.xcolor_space.strip()
-    if space == "GRAY" and image.mode == "RGBA":
-        return _grey_with_alpha(image, opened)
-    if space == "RGB" and image.mode == "L":
-        image = image.convert("RGB")
-    if space != {"L": "GRAY", "CMYK": "CMYK"}.get(image.mode, "RGB"):
-        raise ValueError(f"a {space} profile on {image.mode} pixels")
-    if space == "RGB" and _is_srgb(opened):
-        return None
-    return _converted(image, opened)
-
-
-def _converted(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
-    plain = "RGBA" if image.mode == "RGBA" else "RGB"
-    transform = ImageCms.buildTransform(
-        profile, ImageCms.createProfile("sRGB"), image.mode, plain, ImageCms.Intent.PERCEPTUAL
-    )
-    if image.mode == plain:
-        ImageCms.applyTransform(image, transform, inPlace=True)
-        return image
-    converted = ImageCms.applyTransform(image, transform)
-    assert converted is not None
-    return converted
-
-
-def _grey_with_alpha(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
-    """A grey profile knows one channel, and a transparent grey picture has four by now."""
-    red, green, blue, alpha = image.split()
-    if red.tobytes() != green.tobytes() or red.tobytes() != blue.tobytes():
-        raise ValueError("a GRAY profile on coloured pixels")
-    converted = _converted(red, profile)
-    converted.putalpha(alpha)
-    return converted
-
-
-def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
-    """Whether a profile leaves colours where they are; names say little ("linear sRGB").
-
-    Two levels of 255 are what well-known sRGB profiles differ by among themselves.
-    """
-    steps = (0, 51, 102, 153, 204, 255)
-    colours = bytes(value for colour in product(steps, repeat=3) for value in colour)
-    probe = Image.frombytes("RGB", (len(steps) ** 3, 1), colours)
-    moved = ImageChops.difference(_converted(probe.copy(), profile), probe)
-    return max(moved.tobytes()) <= 2
-
-
-def _without_idle_alpha(image: Image.Image) -> Image.Image:
-    if image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255):
-        return image.convert("RGB")
-    return image

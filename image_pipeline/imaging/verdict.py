@@ -17,6 +17,7 @@ class Reason(StrEnum):
     too_many_pixels = "too_many_pixels"
     too_many_frames = "too_many_frames"
     too_many_scans = "too_many_scans"
+    too_much_metadata = "too_much_metadata"
     timeout = "timeout"
     out_of_memory = "out_of_memory"
     crashed_decoder = "crashed_decoder"
@@ -39,6 +40,7 @@ _MEANINGS = {
     Reason.too_many_pixels: "The picture is larger than the source allows, in all or on a side.",
     Reason.too_many_frames: "The animation has more frames than the source allows.",
     Reason.too_many_scans: "A progressive JPEG made to keep decoders busy.",
+    Reason.too_much_metadata: "Profiles, EXIF and comments are larger than the source allows.",
     Reason.timeout: "Working on the picture took longer than a picture may take, twice.",
     Reason.out_of_memory: "Working on the picture took more memory than a worker has, twice.",
     Reason.crashed_decoder: "The worker died on the picture, twice.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from image_pipeline.imaging.rendering import RenderedVariant
 from image_pipeline.samples import photograph
 from image_pipeline.settings import Avif, Formats, Jpeg, Limits, Recipe, Size, Webp
 
@@ -46,6 +48,13 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     data = io.BytesIO()
     image.save(data, kind, **options)
     return data.getvalue()
+
+
+def published(variants: Sequence[RenderedVariant]) -> list[RenderedVariant]:
+    """Those that are not dropped for being larger than the next format."""
+    kept = [variant for variant in variants if not variant.dropped]
+    assert kept
+    return kept
 
 
 def pixels(image: Image.Image | bytes) -> NDArray[np.int16]:
@@ -106,6 +115,90 @@ def png(width: int, height: int, bits: int, colour: int, body: bytes, *between: 
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
     rest = (*between, png_chunk(b"IDAT", body), png_chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(rest)
+
+
+# ------------------------------------------------------------ JPEG, GIF and TIFF, piece by piece
+
+
+def jpeg_segment(code: int, body: bytes) -> bytes:
+    return bytes((0xFF, code)) + struct.pack(">H", len(body) + 2) + body
+
+
+def behind_soi(jpeg: bytes, *segments: bytes) -> bytes:
+    """A JPEG with more segments in front."""
+    return jpeg[:2] + b"".join(segments) + jpeg[2:]
+
+
+def gif(
+    width: int, height: int, *blocks: bytes, palette: bytes = bytes((0, 0, 0, 255, 255, 255))
+) -> bytes:
+    """A GIF of blocks as they are given; ``palette`` has 2 to 256 colours."""
+    bits = (len(palette) // 3 - 1).bit_length()
+    screen = struct.pack("<HHBBB", width, height, 0x80 | bits - 1, 0, 0)
+    return b"GIF89a" + screen + palette + b"".join(blocks) + b";"
+
+
+def gif_frame(
+    width: int, height: int, indices: bytes | None = None, left: int = 0, top: int = 0
+) -> bytes:
+    """An image without compression: codes of 3 bits, and a clear code before the fourth.
+
+    With two bits a pixel, the codes 0 to 3 are colours, 4 clears the table and 5 ends; a table
+    that is cleared after every two colours never grows to codes of 4 bits.
+    """
+    codes, values = [], indices or bytes(width * height)
+    for at in range(0, len(values), 2):
+        codes += [4, *values[at : at + 2]]
+    bits = sum(code << 3 * place for place, code in enumerate([*codes, 5]))
+    packed = bits.to_bytes((3 * (len(codes) + 1) + 7) // 8, "little")
+    blocks = b"".join(
+        bytes([len(packed[at : at + 255])]) + packed[at : at + 255]
+        for at in range(0, len(packed), 255)
+    )
+    where = struct.pack("<HHHHB", left, top, width, height, 0)
+    return b"," + where + b"\2" + blocks + b"\0"
+
+
+def gif_control(disposal: int = 0, transparent: int | None = None) -> bytes:
+    """A graphic control extension (GIF89a, 23)."""
+    flags = disposal << 2 | (transparent is not None)
+    return b"!\xf9\4" + struct.pack("<BHB", flags, 10, transparent or 0) + b"\0"
+
+
+TiffValue = int | list[int] | bytes
+
+
+def tiff(
+    tags: dict[int, TiffValue], pixels: bytes = b"\x80", order: str = "<", big: bool = False,
+    following: int = 0,
+) -> bytes:  # fmt: skip
+    """A TIFF of one directory at the end, with ``pixels`` behind the header (TIFF 6.0, 2).
+
+    Whole numbers are written as LONG, lists of them too, bytes as UNDEFINED. ``following`` is
+    the place of a next directory. The pixels begin at byte 8, or 16 in a BigTIFF.
+    """
+    start, cell = (16, 8) if big else (8, 4)
+    pixels += bytes(-len(pixels) % 2)
+    entries, values = b"", b""
+    table = start + len(pixels)
+    far = table + (8 if big else 2) + len(tags) * (20 if big else 12) + cell
+    for tag, value in sorted(tags.items()):
+        numbers = [value] if isinstance(value, int) else value
+        body = (
+            value if isinstance(value, bytes) else struct.pack(f"{order}{len(numbers)}I", *numbers)
+        )
+        kind, count = (7, len(body)) if isinstance(value, bytes) else (4, len(numbers))
+        entries += struct.pack(order + ("HHQ" if big else "HHI"), tag, kind, count)
+        if len(body) <= cell:
+            entries += body.ljust(cell, b"\0")
+        else:
+            entries += struct.pack(order + ("Q" if big else "I"), far + len(values))
+            values += body + bytes(len(body) % 2)
+    mark = b"II" if order == "<" else b"MM"
+    head = struct.pack(order + ("HHHQ" if big else "HI"), *((43, 8, 0) if big else (42,)), table)
+    count_ = struct.pack(order + ("Q" if big else "H"), len(tags))
+    end = struct.pack(order + ("Q" if big else "I"), following)
+    return mark + head + pixels + count_ + entries + end + values
 
 
 # ------------------------------------------------------------------ ICC, a matrix profile by hand

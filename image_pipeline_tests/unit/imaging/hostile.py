@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import resource
@@ -16,7 +17,19 @@ from PIL import Image
 from image_pipeline.imaging.inspection import inspect_image
 from image_pipeline.imaging.verdict import Reason, Rejected
 
-from .builders import LIMITS, encoded, noise, png, png_chunk
+from .builders import (
+    LIMITS,
+    TiffValue,
+    behind_soi,
+    encoded,
+    gif,
+    gif_frame,
+    jpeg_segment,
+    noise,
+    png,
+    png_chunk,
+    tiff,
+)
 
 #: Bytes of address space a hostile file may take on top of what is mapped.
 ALLOWANCE = 150_000_000
@@ -29,8 +42,15 @@ def bombs() -> dict[str, tuple[bytes, Reason]]:
         "png 30,000 x 30,000": (png(30_000, 30_000, 1, 0, b""), Reason.too_many_pixels),
         "png 2^31-1": (png(2**31 - 1, 2**31 - 1, 8, 2, b""), Reason.too_many_pixels),
         "png one long line": (png(99_999_999, 1, 1, 0, b""), Reason.too_many_pixels),
-        "png flat 15,000 x 15,000": (_flat_png(15_000), Reason.too_many_pixels),
-        "png zTXt of 200 MB": (_with_chunk(b"zTXt", b"a\0\0"), Reason.decode_error),
+        "png flat 15,000 x 15,000": (flat_png(15_000), Reason.too_many_pixels),
+        "png 65,535 x 65,535": (png(65_535, 65_535, 8, 6, b""), Reason.too_many_pixels),
+        "png zTXt of 200 MB": (_with_chunk(b"zTXt", b"a\0\0"), Reason.too_much_metadata),
+        "png iTXt of 200 MB": (_with_chunk(b"iTXt", b"a\0\1\0\0\0"), Reason.too_much_metadata),
+        "png iCCP of 200 MB": (_with_chunk(b"iCCP", b"a\0\0"), Reason.too_much_metadata),
+        "png of 50 profiles of 15 MB": (_png_profiles(50), Reason.too_much_metadata),
+        "png of 70,000 texts": (_png_texts(70_000), Reason.too_much_metadata),
+        "jpeg of 70,000 comments": (_jpeg_comments(70_000), Reason.too_much_metadata),
+        "gif of 70,000 comments": (_gif_comments(70_000), Reason.too_much_metadata),
         "gif 65,535 x 65,535": (_gif(65_535), Reason.too_many_pixels),
         "gif 13,000 x 13,000": (_gif(13_000), Reason.too_many_pixels),
         "gif of 20,000 frames": (_gif(1, frames=20_000), Reason.too_many_frames),
@@ -41,12 +61,21 @@ def bombs() -> dict[str, tuple[bytes, Reason]]:
         "webp 10,001 x 10,001": (_webp(10_001), Reason.too_many_pixels),
         "webp extended 2^24": (_webp_extended(2**24), Reason.too_many_pixels),
         "tiff 200,000 x 200,000": (_tiff(200_000), Reason.too_many_pixels),
+        "tiff 65,535 x 65,535": (_tiff(65_535), Reason.too_many_pixels),
         "tiff 10,001 x 10,001": (_tiff(10_001), Reason.too_many_pixels),
+        "tiff of 40,000 values in one place": (_tiff_values(40_000), Reason.too_much_metadata),
+        "heif 65,535 x 65,535": (_iso("HEIF", 65_535), Reason.too_many_pixels),
+        "heif 10,001 x 10,001": (_iso("HEIF", 10_001), Reason.too_many_pixels),
+        "heif 9,999 x 9,999": (_iso("HEIF", 9_999), Reason.decode_error),
+        "avif 65,535 x 65,535": (_iso("AVIF", 65_535), Reason.decode_error),
+        "avif 10,001 x 10,001": (_iso("AVIF", 10_001), Reason.too_many_pixels),
+        "avif of 70,000 boxes": (_iso_boxes(70_000), Reason.too_much_metadata),
         "bmp 20,000 x 20,000": (_bmp(20_000), Reason.too_many_pixels),
     }
 
 
-def _flat_png(side: int) -> bytes:
+def flat_png(side: int) -> bytes:
+    """All black, in a thousandth of a bit a pixel."""
     return png(side, side, 1, 0, zlib.compress(bytes((side + 7) // 8 + 1) * side, 9))
 
 
@@ -57,9 +86,41 @@ def _with_chunk(name: bytes, prefix: bytes) -> bytes:
     return png(1, 1, 8, 0, pixel, png_chunk(name, prefix + body))
 
 
-def iccp_bomb() -> bytes:
-    """A profile that inflates to 200 MB. The picture itself is good."""
-    return _with_chunk(b"iCCP", b"a\0\0")
+def _png_profiles(profiles: int) -> bytes:
+    """Each inflates to just under what is allowed."""
+    body = b"a\0\0" + zlib.compress(bytes(15_000_000), 9)
+    return png(1, 1, 8, 0, zlib.compress(b"\0\0"), *[png_chunk(b"iCCP", body)] * profiles)
+
+
+def _png_texts(texts: int) -> bytes:
+    return png(1, 1, 8, 0, zlib.compress(b"\0\0"), png_chunk(b"tEXt", b"a\0b") * texts)
+
+
+def _jpeg_comments(comments: int) -> bytes:
+    return behind_soi(encoded(noise(8, 8), "JPEG"), jpeg_segment(0xFE, b"") * comments)
+
+
+def _gif_comments(comments: int) -> bytes:
+    return gif(1, 1, b"!\xfe\1a\0" * comments, gif_frame(1, 1))
+
+
+def _tiff_values(fields: int) -> bytes:
+    """Every entry of the directory says that the same kilobytes are its values."""
+    tags: dict[int, TiffValue] = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 279: 1}
+    data = tiff(tags | dict.fromkeys(range(1000, 1000 + fields), 8), bytes(100_000))
+    return data.replace(struct.pack("<HII", 4, 1, 8), struct.pack("<HII", 7, 100_000, 8))
+
+
+def _iso(kind: str, side: int) -> bytes:
+    """A small picture that says it is larger (``ispe``, ISO/IEC 23008-12, 6.5.3)."""
+    data = bytearray(encoded(noise(64, 64), kind))
+    at = data.index(b"ispe") + 8
+    data[at : at + 8] = struct.pack(">II", side, side)
+    return bytes(data)
+
+
+def _iso_boxes(boxes: int) -> bytes:
+    return encoded(noise(64, 64), "AVIF") + struct.pack(">I4s", 8, b"free") * boxes
 
 
 def _gif(side: int, frames: int = 1) -> bytes:
@@ -116,33 +177,123 @@ def _bmp(side: int) -> bytes:
 
 def foreign() -> dict[str, tuple[bytes, Reason]]:
     """What is put into a folder of pictures by mistake or on purpose."""
+    drawings = {name: (data, Reason.unsupported_format) for name, data in _drawings().items()}
+    raw = {name: (data, Reason.unsupported_format) for name, data in _raw().items()}
+    others = {name: (data, Reason.unsupported_format) for name, data in _others().items()}
+    return _no_pictures() | drawings | raw | others
+
+
+def _no_pictures() -> dict[str, tuple[bytes, Reason]]:
     zipped = b"PK\x03\x04" + bytes(60)
+    inline = b"<!doctype html>\n<!-- <svg> --><html><body><svg></svg></body></html>"
+    files = {
+        "text.jpg": b"This is no picture at all.\n" * 20,
+        "prices.jpg": b"BMW 320d, 2019, 14,900\n" * 20,
+        "headphones.txt": b"P5 in ear, 29,90\n" * 20,
+        "page.html": b"<!doctype html><html><svg></svg></html>",
+        "inline.html": inline,
+        "utf16.html": inline.decode().encode("utf-16"),
+        "page.xhtml": b'<?xml version="1.0"?><html xmlns="x"><svg/></html>',
+        "comments.html": b"<!-- -->" * 500 + b"<html>",
+        "archive.zip": zipped,
+        "letter.docx": zipped + b"[Content_Types].xml",
+        "program": b"\x7fELF" + bytes(60),
+        "zeros": bytes(5000),
+        "riff.wav": b"RIFF\x24\0\0\0WAVEfmt " + bytes(30),
+        "image.tga": b"\0\0\2\0\0\0\0\0\0\0\0\0\4\0\4\0\x18\0" + bytes(48),
+    }
+    return {"nothing": (b"", Reason.empty_file)} | {
+        name: (data, Reason.not_an_image) for name, data in files.items()
+    }
+
+
+def _drawings() -> dict[str, bytes]:
+    """Vectors and documents. They are not rasterised, however they begin."""
+    root = '<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"/>'
+    kind = '<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "svg11.dtd" [ <!ENTITY a "b"> ]>\n'
     return {
-        "nothing": (b"", Reason.empty_file),
-        "text.jpg": (b"This is no picture at all.\n" * 20, Reason.not_an_image),
-        "prices.jpg": (b"BMW 320d, 2019, 14,900\n" * 20, Reason.not_an_image),
-        "page.html": (b"<!doctype html><html><svg></svg></html>", Reason.not_an_image),
-        "archive.zip": (zipped, Reason.not_an_image),
-        "program": (b"\x7fELF" + bytes(60), Reason.not_an_image),
-        "zeros": (bytes(5000), Reason.not_an_image),
-        "riff.wav": (b"RIFF\x24\0\0\0WAVEfmt " + bytes(30), Reason.not_an_image),
-        "paper.pdf": (b"%PDF-1.7\n%\xe2\xe3", Reason.unsupported_format),
-        "loop.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n{} loop\n", Reason.unsupported_format),
-        "dos.eps": (b"\xc5\xd0\xd3\xc6" + bytes(40), Reason.unsupported_format),
-        "drawing.svg": (b'<svg onload="alert(1)">', Reason.unsupported_format),
-        "declared.svg": (
-            b'\xef\xbb\xbf<?xml version="1.0"?>\n<svg xmlns="x"/>',
-            Reason.unsupported_format,
-        ),
-        "layers.psd": (b"8BPS\0\1" + bytes(30), Reason.unsupported_format),
-        "codestream.jxl": (b"\xff\x0a\xfa\x7f", Reason.unsupported_format),
-        "container.jxl": (b"\0\0\0\x0cJXL \r\n\x87\n", Reason.unsupported_format),
-        "film.mp4": (b"\0\0\0\x18ftypisom\0\0\2\0isomiso2", Reason.unsupported_format),
-        "film.mov": (b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", Reason.unsupported_format),
-        "raw.cr2": (b"II*\0\x10\0\0\0CR\2\0" + bytes(30), Reason.unsupported_format),
-        "raw.cr3": (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", Reason.unsupported_format),
-        "film.webm": (b"\x1aE\xdf\xa3" + bytes(20), Reason.unsupported_format),
-        "site.ico": (b"\0\0\1\0\1\0" + bytes(20), Reason.unsupported_format),
+        "drawing.svg": b'<svg onload="alert(1)">',
+        "declared.svg": b'\xef\xbb\xbf<?xml version="1.0"?>\n<svg xmlns="x"/>',
+        "commented.svg": f"\n<!-- <html> -->\n<!-- two -->{root}".encode(),
+        "typed.svg": f'<?xml version="1.0"?>\n<!-- Illustrator -->{kind}{root}'.encode(),
+        "long.svg": kind.replace("b", "b" * 9000).encode() + root.encode(),
+        "prefixed.svg": b'<svg:svg xmlns:svg="http://www.w3.org/2000/svg"/>',
+        **{
+            f"{encoding}.svg": f'\ufeff<?xml version="1.0"?>{root}'.encode(encoding)
+            for encoding in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
+        },
+        "unmarked.svg": root.encode("utf-16-be"),
+        "packed.svgz": gzip.compress(root.encode(), mtime=0),
+        "paper.pdf": b"%PDF-1.7\n%\xe2\xe3",
+        "blanks.pdf": b"\r\n  \n%PDF-1.4\n",
+        "scanner.pdf": bytes(range(1, 200)) * 5 + b"%PDF-1.3\n",
+        "loop.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n{} loop\n",
+        "blanks.eps": b"\r\n \t%!PS-Adobe-3.0 EPSF-3.0\n",
+        "printer.ps": b"\x04%!PS-Adobe-2.0\n",
+        "dos.eps": b"\xc5\xd0\xd3\xc6" + bytes(40),
+        "placeable.wmf": b"\xd7\xcd\xc6\x9a" + bytes(40),
+        "book.djvu": b"AT&TFORM" + bytes(20),
+    }
+
+
+def _raw() -> dict[str, bytes]:
+    """Camera RAW. Where it is a TIFF, the first directory is a preview as of a TIFF."""
+    preview: dict[int, TiffValue] = {
+        254: 1, 256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 1,
+    }  # fmt: skip
+    sensor = tiff({256: 1, 257: 1, 258: 16, 259: 1, 262: 32_803, 273: 8, 277: 1, 279: 2})
+    below = sensor[8:]  # which begins with its pixels
+    nikon = tiff(preview | {330: 10}, below)
+    return {
+        "linear.dng": tiff(preview | {50_706: b"\1\4\0\0"}),
+        "big-endian.dng": tiff(preview | {50_706: b"\1\1\0\0"}, order=">"),
+        "big.dng": tiff(preview | {50_706: b"\1\6\0\0"}, big=True),
+        "array.tif": tiff(preview | {262: 32_803}),
+        "nikon.nef": nikon,
+        "several.nef": tiff(preview | {330: [8, 10]}, below),
+        "sony.arw": tiff(preview | {259: 32_767}),
+        "pentax.pef": tiff(preview | {259: 65_535}, order=">"),
+        "samsung.srw": tiff(preview | {259: 32_770}),
+        "nikon-packed.nef": tiff(preview | {259: 34_713}),
+        "canon.cr2": b"II*\0\x10\0\0\0CR\2\0" + bytes(30),
+        "canon.cr3": b"\0\0\0\x18ftypcrx \0\0\0\1crx isom",
+        "canon.crw": b"II\x1a\0\0\0HEAPCCDR\2\0",
+        "panasonic.rw2": b"IIU\0\x18\0\0\0" + bytes(30),
+        "olympus.orf": b"IIRO\x08\0\0\0" + bytes(30),
+        "fuji.raf": b"FUJIFILMCCD-RAW 0201" + bytes(30),
+        "sigma.x3f": b"FOVb" + bytes(30),
+    }
+
+
+def _others() -> dict[str, bytes]:
+    return {
+        "motorola.tif": tiff({256: 1, 257: 1, 273: 16}, order=">", big=True),
+        "layers.psd": b"8BPS\0\1" + bytes(30),
+        "layers.xcf": b"gimp xcf v011\0" + bytes(30),
+        "codestream.jxl": b"\xff\x0a\xfa\x7f",
+        "container.jxl": b"\0\0\0\x0cJXL \r\n\x87\n",
+        "container.jp2": b"\0\0\0\x0cjP  \r\n\x87\n",
+        "codestream.j2k": b"\xff\x4f\xff\x51" + bytes(20),
+        "picture.jxr": b"II\xbc\1" + bytes(20),
+        "picture.bpg": b"BPG\xfb" + bytes(20),
+        "picture.mng": b"\x8aMNG\r\n\x1a\n" + bytes(20),
+        "film.mp4": b"\0\0\0\x18ftypisom\0\0\2\0isomiso2",
+        "film.mov": b"\0\0\0\x14ftypqt  \0\0\0\0qt  ",
+        "old.mov": b"\0\0\x10\0moov" + bytes(30),
+        "film.avi": b"RIFF\x24\0\0\0AVI LIST" + bytes(30),
+        "film.webm": b"\x1aE\xdf\xa3" + bytes(20),
+        "film.mpg": b"\0\0\1\xba" + bytes(20),
+        "site.ico": b"\0\0\1\0\1\0" + bytes(20),
+        "mac.icns": b"icns" + bytes(20),
+        "texture.dds": b"DDS \x7c\0\0\0" + bytes(20),
+        "light.exr": b"v/1\1\2\0\0\0" + bytes(20),
+        "light.hdr": b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n",
+        "ok.qoi": b"qoif\0\0\0\1\0\0\0\1\3\0" + bytes(20),
+        "plain.pgm": b"P2\n# by hand\n2 1\n255\n0 255\n",
+        "grey.pgm": b"P5 2 1 255\n\0\xff",
+        "any.pam": b"P7\nWIDTH 1\nHEIGHT 1\n",
+        "stars.fits": b"SIMPLE  =                    T" + bytes(50),
+        "scan.dcm": bytes(128) + b"DICM" + bytes(20),
     }
 
 

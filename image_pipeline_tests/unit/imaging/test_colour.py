@@ -28,6 +28,7 @@ from .builders import (
     pixels,
     png,
     png_chunk,
+    published,
     srgb_curve,
     to_d50,
 )
@@ -74,6 +75,24 @@ def test_a_profile_is_applied_to_a_jpeg_and_to_avif() -> None:
         decoded = decode(file, LIMITS)
         assert np.abs(pixels(decoded.image)[32, 32] - expected).max() <= 4, kind
         assert decoded.flags == ("converted_profile",)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_display_p3_named_by_numbers(kind: str) -> None:
+    """Without a profile: primaries 12 and transfer function 13 (ITU-T H.273)."""
+    for patch in PATCHES[3:8].tolist():
+        flat = encoded(Image.new("RGB", (64, 64), tuple(patch)), kind, quality=100)
+        at = flat.index(b"nclx") + 4
+        file = flat[:at] + struct.pack(">2H", 12, 13) + flat[at + 4 :]
+        decoded = decode(file, LIMITS)
+        level = np.array(patch) / 255
+        linear = np.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4)
+        expected = srgb_curve(linear @ (np.linalg.inv(to_d50(SRGB)) @ to_d50(DISPLAY_P3)).T)
+        assert np.abs(pixels(decoded.image)[32, 32] - expected).max() <= 5
+        assert decoded.flags == ("converted_profile",)
+        plain = decode(flat[:at] + struct.pack(">2H", 1, 13) + flat[at + 4 :], LIMITS)
+        assert np.abs(pixels(plain.image)[32, 32] - patch).max() <= 4
+        assert plain.flags == ()
 
 
 def test_a_profile_leaves_alpha_alone() -> None:
@@ -288,7 +307,8 @@ def test_variants_are_converted_and_carry_no_profile() -> None:
     profile = matrix_profile(DISPLAY_P3, 2.2, "wide")
     flat = Image.new("RGB", (200, 150), (200, 120, 60))
     expected = through_matrices((200, 120, 60), DISPLAY_P3, 2.2)
-    for variant in render(encoded(flat, "PNG", icc_profile=profile), SMALL_RECIPE, LIMITS):
+    file = encoded(flat, "PNG", icc_profile=profile)
+    for variant in published(render(file, SMALL_RECIPE, LIMITS)):
         with Image.open(io.BytesIO(variant.data)) as opened:
             assert "icc_profile" not in opened.info
             assert np.abs(pixels(opened.convert("RGB"))[20, 20] - expected).max() <= 5

@@ -21,6 +21,7 @@ from .builders import (
     encoded,
     exif_of,
     pixels,
+    published,
     stored_for,
 )
 
@@ -103,7 +104,7 @@ def test_variants_are_upright(orientation: int) -> None:
     """128 x 96 of a 1200 x 800 original: the decoder is asked for a fraction."""
     picture = a_photograph(1200, 800)
     file = encoded(stored(picture, orientation), "JPEG", quality=92, exif=exif_of(orientation))
-    for variant in render(file, SMALL_RECIPE, LIMITS, roles=["responsive"]):
+    for variant in published(render(file, SMALL_RECIPE, LIMITS, roles=["responsive"])):
         plan = variant.plan
         expected = pixels(picture.resize((plan.width, plan.height), Image.Resampling.BOX))
         assert np.abs(pixels(variant.data) - expected).mean() < 8, plan
@@ -138,6 +139,6 @@ def test_damaged_pixels_before_the_exif_of_a_png_are_damage() -> None:
 
 def test_the_tag_is_not_published() -> None:
     file = encoded(stored(corners(), 6), "JPEG", exif=exif_of(6))
-    for variant in render(file, SMALL_RECIPE, LIMITS):
+    for variant in published(render(file, SMALL_RECIPE, LIMITS)):
         with Image.open(io.BytesIO(variant.data)) as opened:
             assert 0x0112 not in opened.getexif()

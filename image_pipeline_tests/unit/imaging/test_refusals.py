@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import AvifImagePlugin, Image
 
 from image_pipeline.imaging import decoding
-from image_pipeline.imaging.decoding import decode, sniff
+from image_pipeline.imaging.decoding import decode
 from image_pipeline.imaging.inspection import inspect_image
 from image_pipeline.imaging.rendering import process_image, render
 from image_pipeline.imaging.verdict import Reason, Rejected
@@ -48,8 +48,6 @@ def verdict_on(data: bytes, limits: Limits = LIMITS) -> Rejected | None:
 def test_what_is_no_picture(name: str) -> None:
     data, reason = hostile.foreign()[name]
     assert refusal(data).reason is reason
-    with pytest.raises(Rejected):
-        sniff(data[:4096])
 
 
 @pytest.mark.parametrize("name", hostile.bombs())
@@ -73,11 +71,6 @@ def test_bombs_go_off_in_little_memory(tmp_path: Path) -> None:
         cwd=Path(__file__).parents[3],
     )  # fmt: skip
     assert json.loads(run.stdout) == {name: str(reason) for name, (_, reason) in bombs.items()}
-
-
-def test_a_profile_that_inflates_without_end_costs_the_profile_only() -> None:
-    refused = verdict_on(hostile.iccp_bomb())
-    assert refused is None or refused.reason is Reason.decode_error
 
 
 class TestLimits:
@@ -276,6 +269,25 @@ def test_a_damaged_file_gets_an_answer(
     assert len(refused.message) <= 300
     with pytest.raises(Rejected):
         render(mutant, TINY_RECIPE, limits)
+
+
+@pytest.mark.parametrize("which", range(len(FILES)))
+def test_flipped_bits(which: int) -> None:
+    """100 bits of every file, one at a time, half of them among its first 300 bytes."""
+    whole = FILES[which]
+    places = np.random.default_rng(which)
+    limits = Limits(megapixels=0.1)
+    for turn in range(100):
+        mutant = bytearray(whole)
+        reach = len(whole) if turn % 2 else min(300, len(whole))
+        mutant[int(places.integers(reach))] ^= 1 << int(places.integers(8))
+        try:
+            decoded = decode(bytes(mutant), limits)
+        except Rejected as rejected:
+            said = rejected.message
+        else:
+            said = decoded.image.mode
+        assert said.isprintable()
 
 
 # ---------------------------------------------------------------------------------------- verdicts
