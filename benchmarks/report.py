@@ -45,9 +45,12 @@ class Row:
 
     @property
     def share_of_goal(self) -> float | None:
-        """How much of what the goal allows was used: 1 is exactly on it, less is better."""
+        """How much of what the goal allows was used: 1 is exactly on it, less is better.
+
+        None where the goal allows nothing.
+        """
         value = self.ratio if self.goal_of == "ratio" else self.measured
-        return None if self.goal is None or value is None else value / self.goal
+        return None if not self.goal or value is None else value / self.goal
 
     def cells(self) -> tuple[str, ...]:
         """The row as text, in the order of :data:`COLUMNS`."""
@@ -67,6 +70,14 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Grid:
+    """A table with columns of its own: text, of which all but the first column is figures."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """One benchmark: what stands beside what, its figures, and what to know about them."""
 
@@ -75,6 +86,7 @@ class Report:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     machine: dict[str, str] = field(default_factory=dict)
+    grids: tuple[Grid, ...] = ()
 
 
 def describe_machine() -> dict[str, str]:
@@ -110,10 +122,22 @@ def show(report: Report) -> None:
     for row in report.rows:
         table.add_row(*row.cells())
     console.print(table)
+    for grid in report.grids:
+        console.print()
+        console.print(_grid_table(grid))
     for note in report.notes:
         console.print(f"- {note}", style="dim", highlight=False, markup=False)
     machine = ", ".join(f"{name} {value}" for name, value in report.machine.items())
     console.print(f"{machine}\n", style="dim", highlight=False, markup=False)
+
+
+def _grid_table(grid: Grid) -> Table:
+    table = Table(show_edge=False, pad_edge=False)
+    for place, column in enumerate(grid.columns):
+        table.add_column(column, justify="right" if place else "left", overflow="fold")
+    for row in grid.rows:
+        table.add_row(*row)
+    return table
 
 
 def save(report: Report) -> Path:
@@ -131,7 +155,11 @@ def load(name: str) -> Report | None:
         return None
     kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     rows = tuple(Row(**row) for row in kept.pop("rows"))
-    return Report(rows=rows, notes=tuple(kept.pop("notes")), **kept)
+    grids = tuple(
+        Grid(tuple(grid["columns"]), tuple(map(tuple, grid["rows"])))
+        for grid in kept.pop("grids", ())
+    )
+    return Report(rows=rows, notes=tuple(kept.pop("notes")), grids=grids, **kept)
 
 
 def markdown(reports: Iterable[Report]) -> str:
@@ -141,6 +169,7 @@ def markdown(reports: Iterable[Report]) -> str:
 
 def _markdown_lines(report: Report) -> list[str]:
     align = ["---", "---:", "---:", "---:", "---", "---:"]
+    grids = [line for grid in report.grids for line in _grid_lines(grid)]
     return [
         f"## {report.title}",
         "",
@@ -148,10 +177,16 @@ def _markdown_lines(report: Report) -> list[str]:
         _markdown_row(align),
         *(_markdown_row(row.cells()) for row in report.rows),
         "",
+        *grids,
         *(f"- {note}" for note in report.notes),
         "- " + "; ".join(f"{name}: {value}" for name, value in report.machine.items()),
         "",
     ]
+
+
+def _grid_lines(grid: Grid) -> list[str]:
+    align = ["---", *("---:" for _ in grid.columns[1:])]
+    return [_markdown_row(grid.columns), _markdown_row(align), *map(_markdown_row, grid.rows), ""]
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

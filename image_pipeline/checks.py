@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from image_pipeline.stages.verifying import Verification
+from image_pipeline.stages.verifying import GroupFaults, Verification
 
 NO_FAILED_UPLOADS = dg.AssetCheckSpec(
     "no_failed_uploads",
@@ -25,6 +25,17 @@ NO_REJECTED_UPLOADS = dg.AssetCheckSpec(
     description="Every upload is a picture the pipeline accepts. A reject never stops a batch.",
 )
 
+CANONICALS_STAND = dg.AssetCheckSpec(
+    "canonicals_stand",
+    asset="deduped_images",
+    description="No image that stands for others is itself a duplicate.",
+)
+DUPLICATES_ARE_SERVED = dg.AssetCheckSpec(
+    "duplicates_are_served",
+    asset="cache_warm_manifests",
+    description="The canonical of every duplicate exists and has all its variants.",
+)
+
 #: Keys named in a check's metadata.
 _NAMED = 20
 
@@ -34,7 +45,8 @@ def variant_checks(asset: str) -> list[dg.AssetCheckSpec]:
     texts = {
         "complete": "Every canonical image has every variant that its recipe asks for.",
         "served_right": "Each is in the bucket with its content type and cache header.",
-        "no_metadata": "No variant carries EXIF, GPS, XMP, comments or a colour profile.",
+        "no_metadata": "No variant carries EXIF, GPS, XMP, comments or a colour profile; at most"
+        " the copyright notice, where the recipe keeps it.",
     }
     if asset == "responsive_variants":
         texts["bytes_saved"] = "The variants that replace the originals weigh less than they do."
@@ -75,6 +87,31 @@ def of_variants(asset: str, found: Verification) -> Iterator[dg.AssetCheckResult
             severity=dg.AssetCheckSeverity.WARN,
             metadata={"bytes_saved": found.bytes_saved, "share_saved": round(share, 4)},
         )
+
+
+def of_canonicals(found: GroupFaults) -> dg.AssetCheckResult:
+    """Check result for who stands for whom."""
+    named = [f"{image} is stood for by {canonical}" for image, canonical in found.fallen[:_NAMED]]
+    return dg.AssetCheckResult(
+        passed=not found.fallen,
+        check_name=CANONICALS_STAND.name,
+        severity=dg.AssetCheckSeverity.ERROR,
+        metadata={"groups": found.groups, "wrong": len(found.fallen), "images": named},
+    )
+
+
+def of_duplicates(found: GroupFaults) -> dg.AssetCheckResult:
+    """Check result for what duplicates are shown by."""
+    return dg.AssetCheckResult(
+        passed=not found.unserved,
+        check_name=DUPLICATES_ARE_SERVED.name,
+        severity=dg.AssetCheckSeverity.ERROR,
+        metadata={
+            "duplicates": found.duplicates,
+            "wrong": len(found.unserved),
+            "images": found.unserved[:_NAMED],
+        },
+    )
 
 
 def _result(

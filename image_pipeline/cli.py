@@ -74,6 +74,48 @@ def process(
 
 @cli.command()
 @_PATHS
+@click.option(
+    "--tier",
+    type=click.Choice(["bytes", "pixels", "picture", "near"]),
+    default="near",
+    show_default=True,
+    help="The weakest evidence that counts; 'picture' is what batches act on.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="Worker processes. [default: as the settings say]",
+)
+@_CONFIG
+@_JSON
+def dedupe(
+    paths: tuple[Path, ...], tier: str, workers: int | None, config: Path | None, as_json: bool
+) -> None:
+    """Show which local files are the same picture. Nothing is changed or deleted.
+
+    Every group has a canonical, the file best worth keeping, and members, each with the evidence
+    that was found, from the surest to the weakest:
+
+    \b
+    bytes    the same file under another name
+    pixels   the same pixels; other metadata, or packed otherwise
+    picture  the same picture, saved again or scaled
+    near     mirrored, turned, framed, with a logo, cropped a little: look before you act
+
+    Files that are no pictures are listed with the reason and do not change the exit code 0.
+
+    \b
+    image-pipeline dedupe ~/Pictures
+    image-pipeline dedupe ~/Pictures /mnt/card --tier picture
+    image-pipeline dedupe . --json | jq -r '.groups[].members[] | select(.tier == "bytes").path'
+    """  # noqa: D301 - click reads the escape
+    from image_pipeline.commands.dedupe import run_dedupe
+
+    run_dedupe(_settings(config), paths, tier, workers, as_json)
+
+
+@cli.command()
+@_PATHS
 @click.option("--source", required=True, help="A source of the settings: where the files go.")
 @click.option("--all", "unchecked", is_flag=True, help="Send also what is sure to be rejected.")
 @_CONFIG
@@ -90,9 +132,7 @@ def upload(
     from image_pipeline.commands.upload import run_upload
 
     settings = _settings(config)
-    if source not in settings.sources:
-        known = ", ".join(sorted(settings.sources))
-        raise click.UsageError(f"there is no source {source!r} in the settings; there is: {known}")
+    _check_source(settings, source)
     sys.exit(run_upload(settings, paths, source, unchecked, as_json))
 
 
@@ -105,6 +145,87 @@ def status(batch: str | None, config: Path | None, as_json: bool) -> None:
     from image_pipeline.commands.status import run_status
 
     sys.exit(run_status(_settings(config), batch, as_json))
+
+
+@cli.group()
+def duplicates() -> None:
+    """See which uploads share their variants, and say where that is wrong.
+
+    \b
+    An upload is a duplicate by one of these tiers, the surest first:
+      bytes    the very same file
+      pixels   the same pixels, other metadata or another lossless packing
+      picture  the same picture, saved again or made smaller
+    Pictures that only resemble another one (mirrored, turned, framed, cropped, marked) are
+    'near': they are listed here, and never share anything.
+    """  # noqa: D301 - click reads the escape
+
+
+_SOURCE = click.option("--source", help="A source of the settings. [default: every source]")
+_KEY_OR_ID = click.argument("key_or_id")
+
+
+@duplicates.command("list")
+@_SOURCE
+@click.option(
+    "--tier", type=click.Choice(("bytes", "pixels", "picture", "near")), help="Only this one."
+)
+@click.option(
+    "--limit", type=click.IntRange(1), default=100, show_default=True,
+    help="Groups of a source to show, the newest first; totals count all.",
+)  # fmt: skip
+@_CONFIG
+@_JSON
+def list_duplicates(
+    source: str | None, tier: str | None, limit: int, config: Path | None, as_json: bool
+) -> None:
+    """List groups of duplicates with their evidence, pictures that are near, and totals.
+
+    \b
+    image-pipeline duplicates list --source photos --tier picture
+    image-pipeline duplicates list --json | jq '.groups[].canonical'
+    """  # noqa: D301 - click reads the escape
+    from image_pipeline.commands.duplicates import run_list
+
+    settings = _settings(config)
+    _check_source(settings, source)
+    run_list(settings, source, tier, limit, as_json)
+
+
+@duplicates.command()
+@_KEY_OR_ID
+@_SOURCE
+@_CONFIG
+@_JSON
+def split(key_or_id: str, source: str | None, config: Path | None, as_json: bool) -> None:
+    """Say that an image is not a duplicate of its group.
+
+    KEY_OR_ID is the key of an upload, with or without the prefix of its source, or the id of
+    an image (8 digits of it are enough). The image is kept apart from everybody who is in its
+    group now, for ever and whatever comes later; 'rejoin' takes that back. The groups change
+    at once. The image's own variants and manifests follow when its batch has run again, which
+    the upload sensor asks for. An image that stands alone is kept apart from what was listed
+    as near to it.
+    """
+    from image_pipeline.commands.duplicates import run_split
+
+    settings = _settings(config)
+    _check_source(settings, source)
+    sys.exit(run_split(settings, key_or_id, source, as_json))
+
+
+@duplicates.command()
+@_KEY_OR_ID
+@_SOURCE
+@_CONFIG
+@_JSON
+def rejoin(key_or_id: str, source: str | None, config: Path | None, as_json: bool) -> None:
+    """Take back what 'split' said of an image: it is grouped by the evidence again."""
+    from image_pipeline.commands.duplicates import run_rejoin
+
+    settings = _settings(config)
+    _check_source(settings, source)
+    sys.exit(run_rejoin(settings, key_or_id, source, as_json))
 
 
 @cli.command()
@@ -144,6 +265,12 @@ def _settings(config: Path | None) -> Settings:
         return load_settings(config)
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
+
+
+def _check_source(settings: Settings, source: str | None) -> None:
+    if source is not None and source not in settings.sources:
+        known = ", ".join(sorted(settings.sources))
+        raise click.UsageError(f"there is no source {source!r} in the settings; there is: {known}")
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import dagster as dg
 from image_pipeline.assets.delivery import cache_warm_manifests
 from image_pipeline.assets.ingest import deduped_images, raw_uploads, upload_ledger
 from image_pipeline.assets.renditions import renditions
+from image_pipeline.assets.warmth import cache_warmth
 
 #: The terminal shows progress and warnings; every event is in the UI anyway.
 _LOG = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
@@ -16,9 +17,9 @@ _LOG = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
 process_batch = dg.define_asset_job(
     "process_batch",
     selection=dg.AssetSelection.assets(
-        raw_uploads, deduped_images, renditions, cache_warm_manifests
+        raw_uploads, deduped_images, renditions, cache_warm_manifests, cache_warmth
     ),
-    description="Takes one batch of uploads all the way to published manifests.",
+    description="Takes one batch of uploads all the way to published manifests, and warms them.",
     executor_def=dg.in_process_executor,
     config=_LOG,
     # A retry by Dagster runs every step again: each does only what is missing.
@@ -29,6 +30,14 @@ look_at_ledger = dg.define_asset_job(
     "look_at_ledger",
     selection=dg.AssetSelection.assets(upload_ledger),
     description="Counts uploads by state, so that a growing backlog shows as a plot.",
+    executor_def=dg.in_process_executor,
+    config=_LOG,
+)
+
+warm_edges = dg.define_asset_job(
+    "warm_edges",
+    selection=dg.AssetSelection.assets(cache_warmth),
+    description="Asks the edges for published files that are due; one source or all, by hand.",
     executor_def=dg.in_process_executor,
     config=_LOG,
 )

@@ -109,18 +109,25 @@ class PipelineResource(dg.ConfigurableResource[Tools]):
             seconds = self.settings.batches.lease_seconds
             self._lease = Lease(self.catalog, context.partition_key, context.run.run_id, seconds)
         if self._tools is None:
-            spool = Spool(self.settings.workers.spool)
-            workers = ImageWorkers(self.settings.workers, spool.folder)
-            workers.start()
-            self._tools = Tools(
-                self.settings,
-                self.bucket,
-                self.catalog,
-                workers,
-                spool,
-                progress=_progress(self._log),
-            )
+            self._tools = self._new_tools()
+            self._tools.workers.start()
         return self._tools
+
+    def light_tools(self, context: dg.AssetExecutionContext) -> Tools:
+        """Tools for what needs neither worker processes nor a hold on a batch."""
+        self._context = context
+        return self._tools or self._new_tools()
+
+    def _new_tools(self) -> Tools:
+        spool = Spool(self.settings.workers.spool)
+        return Tools(
+            self.settings,
+            self.bucket,
+            self.catalog,
+            ImageWorkers(self.settings.workers, spool.folder),
+            spool,
+            progress=_progress(self._log),
+        )
 
     def _log(self, text: str) -> None:
         """Log as the asset that is at work now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from image_pipeline.jobs import look_at_ledger
+from image_pipeline.jobs import look_at_ledger, warm_edges
 
 hourly_ledger = dg.ScheduleDefinition(
     name="hourly_ledger",
@@ -12,4 +12,12 @@ hourly_ledger = dg.ScheduleDefinition(
     cron_schedule="7 * * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every hour: how many uploads wait, failed or were rejected.",
+)
+
+hourly_warming = dg.ScheduleDefinition(
+    name="hourly_warming",
+    job=warm_edges,
+    cron_schedule="22 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every hour: the edges are asked for published files that are due.",
 )

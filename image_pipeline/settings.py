@@ -106,6 +106,9 @@ class Source(_Part):
     limits: Limits = Limits()
     duplicates: DuplicatePolicy = DuplicatePolicy()
     base_url: str | None = Field(default=None, description="overrides delivery.base_url")
+    fresh_hours: float | None = Field(
+        default=None, gt=0, description="overrides delivery.warming.fresh_hours"
+    )
 
     @field_validator("prefix")
     @classmethod
@@ -303,11 +306,31 @@ class Workers(_Part):
         return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
+class Warming(_Part):
+    """How published files are fetched through the edge, so that visitors find them there.
+
+    At most ``concurrency`` requests at a time and ``per_second`` a second; each is tried
+    ``attempts`` times and may take ``timeout_seconds`` and ``max_megabytes`` (10^6 bytes).
+    Only hosts of ``base_url`` are asked, and only at public addresses unless
+    ``allow_private_addresses``. What the edge answered well is asked for again after
+    ``fresh_hours``: edges drop what nobody looks at.
+    """
+
+    concurrency: int = Field(default=16, gt=0, le=1000)
+    per_second: float = Field(default=200.0, gt=0)
+    attempts: int = Field(default=3, gt=0, le=10)
+    timeout_seconds: float = Field(default=30.0, gt=0)
+    max_megabytes: float = Field(default=50.0, gt=0)
+    allow_private_addresses: bool = False
+    fresh_hours: float = Field(default=24.0, gt=0)
+
+
 class Delivery(_Part):
     """``base_url`` stands before every published key; empty, the bucket's own URL does."""
 
     base_url: str | None = None
     sizes: str = Field(default="100vw", description="the sizes attribute of ready markup")
+    warming: Warming = Warming()
 
 
 SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,30}$")]
@@ -364,6 +387,10 @@ class Settings(BaseSettings):
     def recipe_of(self, source: str) -> Recipe:
         """The recipe of a source; ``KeyError`` if there is no such source."""
         return self.recipes[self.sources[source].recipe]
+
+    def fresh_hours_of(self, source: str) -> float:
+        """Hours after which a file of a source is asked for again at its edge."""
+        return self.sources[source].fresh_hours or self.delivery.warming.fresh_hours
 
     def base_url_of(self, source: str) -> str | None:
         """The configured URL before every key of a source, without a trailing slash."""

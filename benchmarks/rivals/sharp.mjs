@@ -20,7 +20,7 @@ async function makeVariants(path) {
     const resized = () => photograph.clone().resize(width, height, options);
     const { webp, jpeg, avif } = work.formats;
     if (webp) outputs.push(resized().webp({ quality: webp, effort: 4 }).toFile(join(folder, `${name}.webp`)));
-    if (jpeg) outputs.push(resized().jpeg({ quality: jpeg, progressive: true }).toFile(join(folder, `${name}.jpg`)));
+    if (jpeg) outputs.push(resized().jpeg({ quality: jpeg, progressive: work.progressive }).toFile(join(folder, `${name}.jpg`)));
     if (avif) outputs.push(resized().avif({ quality: avif }).toFile(join(folder, `${name}.avif`)));
   }
   await Promise.all(outputs);

@@ -1,8 +1,7 @@
 """libvips, tuned by hand: one decode, every size from the next larger one, a process per core.
 
 Shrink-on-load (``thumbnail``) makes the largest size, ``copy_memory`` keeps it for both
-encoders and for the next size. Processes with one thread each are the fastest of what was
-tried: threads of one process share libvips' caches and locks.
+encoders and for the next size. Each process has one thread, so that there are as many as cores.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any
 # Read when the library is loaded: every core has its own process.
 os.environ["VIPS_CONCURRENCY"] = "1"
 
-import pyvips  # noqa: E402
+import pyvips
 
 
 def make_variants(work: dict[str, Any], path: str) -> None:

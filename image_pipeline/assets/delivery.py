@@ -7,11 +7,22 @@ from typing import Any
 
 import dagster as dg
 
-from image_pipeline.assets.common import OWNERS, TABLES, pace, shown_table, table, verdict_counts
+from image_pipeline import checks
+from image_pipeline.assets.common import (
+    OWNERS,
+    TABLES,
+    pace,
+    saved_by_duplicates,
+    shown_table,
+    table,
+    verdict_counts,
+)
 from image_pipeline.catalog import uploads as catalog_uploads
+from image_pipeline.catalog.reports import mean_effort
 from image_pipeline.partitions import BATCHES
 from image_pipeline.resources import PipelineResource
 from image_pipeline.stages.publishing import Publication, finish_batch, publish_batch
+from image_pipeline.stages.verifying import verify_groups
 
 MANIFEST_COLUMNS = ("image_id", "manifest", "uploads", "aliases", "variants", "bytes")
 
@@ -23,10 +34,11 @@ MANIFEST_COLUMNS = ("image_id", "manifest", "uploads", "aliases", "variants", "b
     owners=OWNERS,
     io_manager_key=TABLES,
     deps=["responsive_variants", "thumbnails"],
+    check_specs=[checks.DUPLICATES_ARE_SERVED],
 )
 def cache_warm_manifests(
     context: dg.AssetExecutionContext, pipeline: PipelineResource
-) -> Iterator[dg.Output[Any]]:
+) -> Iterator[dg.Output[Any] | dg.AssetCheckResult]:
     """Manifests of a batch for front ends, its warm list and its gallery. One row per image.
 
     A batch with unfinished uploads publishes what is good and then fails, so that people see
@@ -37,7 +49,9 @@ def cache_warm_manifests(
     published = publish_batch(tools, batch)
     with tools.catalog.read() as connection:
         report = catalog_uploads.report(connection, batch)
+        effort = mean_effort(connection, published.source)
     bytes_in = sum(row["bytes"] for row in report)
+    duplicates = [row for row in report if row["verdict"] == "duplicate"]
     yield dg.Output(
         table(published.rows, MANIFEST_COLUMNS),
         metadata={
@@ -47,15 +61,21 @@ def cache_warm_manifests(
             "urls_to_warm": published.urls,
             "bytes_in": bytes_in,
             "bytes_out": published.bytes_out,
+            **(saved_by_duplicates(duplicates, effort) if effort else {}),
             **pace(published.images, started),
             "contact_sheet": _picture(published.contact_sheet),
             "gallery": dg.MetadataValue.url(published.gallery_url),
         },
     )
+    yield checks.of_duplicates(verify_groups(tools, batch))
     # Here the table is written too, so a batch that is done has nothing left to do.
     if published.unfinished:
         raise _failure(published)
-    finish_batch(tools, batch)
+    if not finish_batch(tools, batch, published):
+        context.log.warning(
+            "groups of this batch were changed by people while it ran; the upload sensor asks for"
+            " it again"
+        )
 
 
 def _picture(data: bytes) -> dg.MetadataValue[Any]:

@@ -7,7 +7,7 @@ even on a run that failed, and forgets it when its history is pruned.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,7 +23,7 @@ OPEN = ("waiting", "requested", "running", "retry")
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch as the ledger has it. ``attempt`` counts requests so far."""
+    """A batch as the ledger has it. ``attempt`` counts requests since it was last opened."""
 
     id: str
     source: str
@@ -45,7 +45,10 @@ class Waiting:
     arrived_at: datetime
 
 
-_COLUMNS = [batches.c[name] for name in Batch.__slots__]
+_COLUMNS = [
+    (batches.c.attempt - batches.c.spent).label("attempt") if name == "attempt" else batches.c[name]
+    for name in Batch.__slots__
+]
 
 
 def batch_id(source: str, now: datetime) -> str:
@@ -114,7 +117,6 @@ def due(connection: sa.Connection, source: str, now: datetime, limit: int) -> li
         .where(batches.c.source == source, batches.c.state.in_(OPEN), batches.c.due_at <= now)
         .order_by(batches.c.created_at, batches.c.id)
         .limit(limit)
-        .with_for_update(skip_locked=True)
     )
     return [Batch(*row) for row in connection.execute(query)]
 
@@ -130,7 +132,10 @@ def in_flight(connection: sa.Connection, source: str, now: datetime) -> int:
 
 
 def request(connection: sa.Connection, batch: str, until: datetime) -> int:
-    """Mark a batch requested until ``until``; the number of this attempt, from 1."""
+    """Mark a batch requested until ``until``; the number of this attempt, from 1.
+
+    The number is never used twice for a batch, also when it was reopened in between.
+    """
     statement = (
         sa.update(batches)
         .where(batches.c.id == batch)
@@ -180,6 +185,29 @@ def give_up(connection: sa.Connection, batch: str, now: datetime) -> None:
         .where(batches.c.id == batch)
         .values(state="given_up", lease_owner=None, due_at=None, finished_at=now)
     )
+
+
+def reopen(connection: sa.Connection, ids: Iterable[str], now: datetime) -> list[str]:
+    """Let sensors ask for these batches again, with every attempt allowed; those reopened.
+
+    A batch that is open already comes to an end by itself and is left alone.
+    """
+    reopened: list[str] = []
+    for part in chunks(ids):
+        statement = (
+            sa.update(batches)
+            .where(batches.c.id.in_(part), batches.c.state.not_in(OPEN))
+            .values(
+                state="retry",
+                spent=batches.c.attempt,
+                lease_owner=None,
+                due_at=now,
+                finished_at=None,
+            )
+            .returning(batches.c.id)
+        )
+        reopened.extend(connection.execute(statement).scalars())
+    return reopened
 
 
 def recent(connection: sa.Connection, limit: int = 20) -> list[dict[str, Any]]:

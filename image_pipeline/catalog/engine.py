@@ -14,6 +14,9 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 #: Rows of one statement: well under SQLite's 32,766 and Postgres' 65,535 parameters.
 CHUNK = 500
@@ -56,8 +59,12 @@ class Catalog:
     def read(self) -> Iterator[sa.Connection]:
         """A transaction that sees one state of the catalog and changes nothing."""
         self.migrate()
-        with self.engine.connect() as connection, connection.begin():
-            yield connection
+        with self.engine.connect() as connection:
+            if self.engine.dialect.name == "postgresql":
+                # Otherwise every statement would see what was committed meanwhile.
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
@@ -108,7 +115,7 @@ class Catalog:
 
 
 #: The newest migration; a test compares it with the folder.
-HEAD = "0002"
+HEAD = "0003"
 
 
 def lock(connection: sa.Connection, name: str) -> None:
@@ -116,6 +123,32 @@ def lock(connection: sa.Connection, name: str) -> None:
     if connection.dialect.name == "postgresql":
         key = sa.func.hashtextextended(name, 0)
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+
+
+class HashDistance(FunctionElement[int]):
+    """How many bits two 64-bit hashes differ in, told by the database itself."""
+
+    type = sa.Integer()
+    inherit_cache = True
+
+
+@compiles(HashDistance, "postgresql")
+def _distance_on_postgres(element: HashDistance, compiler: SQLCompiler, **options: Any) -> str:
+    one, other = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"bit_count(({one} # {other})::bit(64))"
+
+
+@compiles(HashDistance, "sqlite")
+def _distance_on_sqlite(element: HashDistance, compiler: SQLCompiler, **options: Any) -> str:
+    one, other = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"hash_distance({one}, {other})"
+
+
+def _distance(one: object, other: object) -> int:
+    """SQLite's own; a hash that is no integer is near to all: who reads its row refuses it."""
+    if isinstance(one, int) and isinstance(other, int):
+        return ((one ^ other) & 0xFFFF_FFFF_FFFF_FFFF).bit_count()
+    return 0
 
 
 def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
@@ -140,6 +173,7 @@ def chunks(rows: Iterable[Any], size: int = CHUNK) -> Iterator[list[Any]]:
 def _configure_sqlite(connection: Any, record: object) -> None:
     # SQLAlchemy then says BEGIN itself, in the form that _begin_sqlite chooses.
     connection.isolation_level = None
+    connection.create_function("hash_distance", 2, _distance, deterministic=True)
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout=30000")
     cursor.execute("PRAGMA foreign_keys=ON")

@@ -9,13 +9,17 @@ from typing import Any
 import sqlalchemy as sa
 
 from image_pipeline.catalog.engine import chunks, insert_new
-from image_pipeline.catalog.schema import images, members, uploads, variants
-from image_pipeline.dedupe.bands import BANDS
+from image_pipeline.catalog.schema import images, members, sketches, uploads, variants
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """That an image is stood for by another (or, with ``tier`` None, by itself) in a source."""
+    """That an image is stood for by another (or, with ``tier`` None, by itself) in a source.
+
+    ``upload_id`` is the upload that brought it, ``batch_id`` the batch that last changed the
+    row and publishes what follows, ``number`` its place in the order of the source's images:
+    given by :func:`add_members`.
+    """
 
     source: str
     image_id: str
@@ -23,6 +27,8 @@ class Member:
     tier: str | None
     distance: int
     upload_id: int
+    batch_id: str = ""
+    number: int = 0
 
 
 _MEMBER = [members.c[name] for name in Member.__slots__]
@@ -30,7 +36,12 @@ _MEMBER = [members.c[name] for name in Member.__slots__]
 
 def add_images(connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Record inspected images; one that is known stays as it is."""
-    insert_new(connection, images, rows)
+    insert_new(connection, images, sorted(rows, key=lambda row: str(row["id"])))
+
+
+def add_sketches(connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Record the small grey pictures of inspected images; known ones stay as they are."""
+    insert_new(connection, sketches, sorted(rows, key=lambda row: str(row["image_id"])))
 
 
 def get_images(connection: sa.Connection, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -40,32 +51,6 @@ def get_images(connection: sa.Connection, ids: Iterable[str]) -> dict[str, dict[
         query = sa.select(images).where(images.c.id.in_(part))
         found.update((row["id"], dict(row)) for row in connection.execute(query).mappings())
     return found
-
-
-def canonicals_near(
-    connection: sa.Connection, source: str, bands: Sequence[tuple[int, ...]]
-) -> list[dict[str, Any]]:
-    """Canonical images of a source that share a band of their pHash with one of ``bands``.
-
-    One statement per chunk of pictures, over one index per band; see
-    :mod:`image_pipeline.dedupe.bands` for why none within reach is missed.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for part in chunks(bands, 200):
-        shares = [
-            images.c[f"b{band}"].in_({values[band] for values in part}) for band in range(BANDS)
-        ]
-        query = (
-            sa.select(images)
-            .join(members, members.c.image_id == images.c.id)
-            .where(
-                sa.or_(*shares),
-                members.c.source == source,
-                members.c.canonical_id == members.c.image_id,
-            )
-        )
-        found.update((row["id"], dict(row)) for row in connection.execute(query).mappings())
-    return list(found.values())
 
 
 def members_of(connection: sa.Connection, source: str, ids: Iterable[str]) -> dict[str, Member]:
@@ -78,25 +63,29 @@ def members_of(connection: sa.Connection, source: str, ids: Iterable[str]) -> di
 
 
 def add_members(connection: sa.Connection, rows: Sequence[Member]) -> None:
-    """Record who stands for whom; what is known stays as it is."""
-    insert_new(
-        connection,
-        members,
-        [{name: getattr(row, name) for name in Member.__slots__} for row in rows],
+    """Record who stands for whom, numbered in this order; what is known stays as it is.
+
+    Numbers grow with every commit as long as the caller holds the lock of the source.
+    """
+    if not rows:
+        return
+    names = {row.source for row in rows}
+    query = (
+        sa.select(members.c.source, sa.func.max(members.c.number))
+        .where(members.c.source.in_(names))
+        .group_by(members.c.source)
     )
-
-
-def drop_members(connection: sa.Connection, source: str, canonical_ids: Iterable[str]) -> None:
-    """Forget images that turned out not to be renderable, and whom they stood for."""
-    for part in chunks(canonical_ids):
-        connection.execute(
-            sa.delete(members).where(members.c.source == source, members.c.canonical_id.in_(part))
-        )
+    last: dict[str, int] = dict(connection.execute(query).tuples().all())
+    records = []
+    for row in rows:
+        last[row.source] = number = last.get(row.source, 0) + 1
+        records.append({name: getattr(row, name) for name in Member.__slots__} | {"number": number})
+    insert_new(connection, members, records)
 
 
 def add_variants(connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Record published files, after they are in the bucket."""
-    insert_new(connection, variants, rows)
+    insert_new(connection, variants, sorted(rows, key=lambda row: str(row["key"])))
 
 
 def variants_of(
@@ -120,7 +109,11 @@ def totals(connection: sa.Connection) -> dict[str, int]:
     row = connection.execute(
         sa.select(
             sa.select(sa.func.count()).select_from(images).scalar_subquery().label("images"),
-            sa.select(sa.func.count()).select_from(variants).scalar_subquery().label("variants"),
+            sa.select(sa.func.count())
+            .select_from(variants)
+            .where(~variants.c.dropped)
+            .scalar_subquery()
+            .label("variants"),
             sa.select(sa.func.coalesce(sa.func.sum(variants.c.bytes), 0))
             .scalar_subquery()
             .label("variant_bytes"),

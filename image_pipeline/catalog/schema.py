@@ -38,6 +38,7 @@ metadata = sa.MetaData(
 
 #: A bounded set of uploads of one source; the Dagster partition. ``state`` is one of
 #: ``waiting`` (formed), ``requested``, ``running``, ``retry``, ``done``, ``given_up``.
+#: ``attempt`` counts requests and never goes back: Dagster knows each by its number.
 batches = sa.Table(
     "batches",
     metadata,
@@ -51,6 +52,13 @@ batches = sa.Table(
     sa.Column("lease_owner", sa.Text),
     sa.Column("due_at", UtcDateTime, comment="not touched by a sensor before"),
     sa.Column("finished_at", UtcDateTime),
+    sa.Column(
+        "spent",
+        sa.Integer,
+        nullable=False,
+        server_default="0",
+        comment="attempts before the batch was last reopened",
+    ),
     sa.Index(None, "source", "state", "due_at"),
 )
 
@@ -111,7 +119,7 @@ images = sa.Table(
     sa.Column("quality", sa.Integer, comment="of a JPEG, 1 to 100, estimated"),
     sa.Column("has_profile", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("pixels", sa.Text, comment="hash of the upright pixels"),
-    sa.Column("detail", sa.Float, nullable=False, server_default="1"),
+    sa.Column("chroma", sa.Text, comment="colours of 4 x 4 cells: hashes are blind to them"),
     sa.Column("content_width", sa.Integer, comment="within a uniform border, if there is one"),
     sa.Column("content_height", sa.Integer),
     sa.Column("content_phash64", sa.BigInteger),
@@ -197,10 +205,35 @@ variants = sa.Table(
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("sha256", sa.Text, nullable=False),
     sa.Column(
-        "dropped", sa.Boolean, nullable=False, server_default=sa.false(),
+        "dropped",
+        sa.Boolean,
+        nullable=False,
+        server_default=sa.false(),
         comment="not smaller than the next fallback: not in the bucket",
     ),
     sa.Column("metadata", sa.JSON, nullable=False, comment="metadata blocks found: none expected"),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Index(None, "image_id", "recipe"),
+)
+
+#: Published files as the edge last answered for them. ``edge`` is the base URL they were asked
+#: for at; ``rank`` 0 is the most wanted; ``cache`` one of hit, miss, unknown.
+warmth = sa.Table(
+    "warmth",
+    metadata,
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("image_id", sa.Text, nullable=False),
+    sa.Column("rank", sa.Integer, nullable=False),
+    sa.Column("added_at", UtcDateTime, nullable=False),
+    sa.Column("asked_at", UtcDateTime),
+    sa.Column("edge", sa.Text),
+    sa.Column("status", sa.Integer),
+    sa.Column("cache", sa.Text),
+    sa.Column("first_byte_seconds", sa.Float),
+    sa.Column("bytes", sa.BigInteger),
+    sa.Column("attempts", sa.Integer),
+    sa.Column("error", sa.Text),
+    sa.Index(None, "source", "asked_at", "rank"),
+    sa.Index(None, "source", "image_id"),
 )

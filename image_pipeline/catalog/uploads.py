@@ -78,7 +78,11 @@ def decide(
     *,
     only_open: bool = False,
 ) -> None:
-    """Write verdicts, in bulk; with ``only_open`` a final one stays as it is."""
+    """Write verdicts, in bulk; with ``only_open`` a final one stays as it is.
+
+    In the order of their ids: two transactions that met each other's rows in different orders
+    would wait for one another for ever.
+    """
     if not decisions:
         return
     statement = (
@@ -104,7 +108,7 @@ def decide(
                 "image": one.image_id,
                 "took": one.seconds,
             }
-            for one in decisions
+            for one in sorted(decisions, key=lambda one: one.upload)
         ],
     )
 
@@ -116,7 +120,7 @@ def add_seconds(connection: sa.Connection, seconds: dict[int, float]) -> None:
             sa.update(uploads)
             .where(uploads.c.id == sa.bindparam("at"))
             .values(seconds=uploads.c.seconds + sa.bindparam("took")),
-            [{"at": upload, "took": took} for upload, took in seconds.items()],
+            [{"at": upload, "took": took} for upload, took in sorted(seconds.items())],
         )
 
 
@@ -211,7 +215,7 @@ def bytes_by_format(
     for part in chunks({image for image in image_ids if image}):
         query = (
             sa.select(variants.c.image_id, variants.c.format, sa.func.sum(variants.c.bytes))
-            .where(variants.c.image_id.in_(part))
+            .where(variants.c.image_id.in_(part), ~variants.c.dropped)
             .group_by(variants.c.image_id, variants.c.format)
         )
         for image, kind, total in connection.execute(query):

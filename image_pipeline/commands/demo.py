@@ -16,10 +16,13 @@ import click
 
 from image_pipeline.catalog import batches, uploads
 from image_pipeline.catalog.engine import Catalog
+from image_pipeline.catalog.near import near_of
+from image_pipeline.commands.dedupe import in_words
 from image_pipeline.commands.display import print_table, progress_bar, size
 from image_pipeline.commands.files import find_files
 from image_pipeline.commands.local import dagster_home, environment, local_bucket, project_folder
 from image_pipeline.commands.upload import Sent, send
+from image_pipeline.delivery.wording import visible
 from image_pipeline.samples import write_samples
 from image_pipeline.settings import Settings
 from image_pipeline.store.bucket import Bucket
@@ -32,11 +35,34 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 180.0
 
 
+#: Every tier as a sentence between two names, the surest evidence first.
+SENTENCES = {
+    "bytes": "is the same file as",
+    "pixels": "has the same pixels as",
+    "picture": "shows the same picture as",
+    "near": "resembles",
+}
+
+#: Sentences printed of each tier: with one's own photographs there may be thousands.
+EXAMPLES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """An upload that repeats another one: its name, by which tier, and the other's name."""
+
+    name: str
+    tier: str
+    of: str
+    how: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """The rows of the demo's own uploads, and how much of it was done before."""
 
     rows: list[dict[str, Any]]
+    repeats: list[Repeat]
     new_batches: int
     seconds: float
 
@@ -95,7 +121,9 @@ def _process(
                 )
             else:
                 time.sleep(0.5)  # an upload may be a moment too young for its batch to close
-    return Outcome(_rows(catalog, source, keys), new_batches, round(time.monotonic() - started, 1))
+    rows = _rows(catalog, source, keys)
+    repeats = _repeats(catalog, source, rows)
+    return Outcome(rows, repeats, new_batches, round(time.monotonic() - started, 1))
 
 
 class _Sensor:
@@ -167,6 +195,38 @@ def _rows(catalog: Catalog, source: str, keys: list[str]) -> list[dict[str, Any]
     return [{**row, "out": by_format.get(row["canonical_id"], {})} for row in found]
 
 
+def _repeats(catalog: Catalog, source: str, rows: list[dict[str, Any]]) -> list[Repeat]:
+    """What the demo's uploads repeat: duplicates, then what is only near."""
+    images = {row["image_id"] for row in rows if row["image_id"]}
+    duplicates = [row for row in rows if row["verdict"] == "duplicate"]
+    with catalog.read() as connection:
+        pairs = near_of(connection, source, images)
+        others = {row["canonical_id"] for row in duplicates}
+        others |= {image for pair in pairs for image in (pair.image_id, pair.canonical_id)}
+        first = uploads.originals(connection, sorted(others))
+    names = {image: _name(known[0].key) for image, known in first.items()}
+    names |= {row["image_id"]: _name(row["key"]) for row in rows if row["verdict"] == "accepted"}
+    return [
+        *(
+            Repeat(_name(row["key"]), row["reason"], names[row["canonical_id"]])
+            for row in duplicates
+        ),
+        *(
+            Repeat(
+                names[pair.image_id],
+                "near",
+                names[pair.canonical_id],
+                in_words(pair.found_by, pair.transform),
+            )
+            for pair in pairs
+        ),
+    ]
+
+
+def _name(key: str) -> str:
+    return key.rsplit("/", 1)[-1]
+
+
 @contextmanager
 def _watched(catalog: Catalog, source: str, keys: list[str]) -> Iterator[None]:
     """Show progress from the catalog while runs do their work."""
@@ -215,7 +275,7 @@ def _print(outcome: Outcome, sent: list[Sent], galleries: list[Path]) -> None:
         out = row["out"] if row["verdict"] == "accepted" else {}
         rows.append(
             (
-                row["key"].rsplit("/", 1)[-1],
+                _name(row["key"]),
                 row["verdict"] or "unfinished",
                 row["reason"],
                 f"{row['width']}x{row['height']}" if row["width"] else "-",
@@ -227,6 +287,7 @@ def _print(outcome: Outcome, sent: list[Sent], galleries: list[Path]) -> None:
     columns = ("upload", "verdict", "reason", "pixels", "in", "AVIF", "WebP", "JPEG", "time")
     print_table(columns, rows, numbers=columns[3:])
     _print_totals(outcome, sent)
+    _print_repeats(outcome.repeats)
     for gallery in galleries:
         print(f"Look at it      {gallery.as_uri()}")
     print("In the UI       make dev, then http://127.0.0.1:3000")
@@ -248,3 +309,17 @@ def _print_totals(outcome: Outcome, sent: list[Sent]) -> None:
     for one in sent:
         if one.outcome == "failed":
             print(f"Not uploaded: {one.path}: {one.message}")
+
+
+def _print_repeats(repeats: list[Repeat]) -> None:
+    """What was found by each tier, in words."""
+    for tier, words in SENTENCES.items():
+        found = [one for one in repeats if one.tier == tier]
+        for one in found[:EXAMPLES]:
+            how = ", ".join(filter(None, (one.how, "only reported" if tier == "near" else "")))
+            end = f" ({how})" if how else ""
+            print(f"{tier:<15} {visible(one.name)} {words} {visible(one.of)}{end}")
+        if len(found) > EXAMPLES:
+            print(f"{'':<15} and {len(found) - EXAMPLES} more")
+    if repeats:
+        print()

@@ -60,7 +60,9 @@ class PublishedImage:
     ``id`` is the SHA-256 of the original's bytes in hex, ``width`` and ``height`` its pixels
     after EXIF orientation. ``dominant_color`` is ``#rrggbb``, ``placeholder`` a base64 data
     URI. ``uploads`` are the keys of the uploads that it stands for, its own and its
-    duplicates'; ``aliases`` the image ids of its duplicates.
+    duplicates'; ``aliases`` the image ids of its duplicates. ``focal_point`` is what catches
+    the eye, as shares 0-1 of width and height; ``thumbhash`` base64, None where the image was
+    inspected before there were any.
     """
 
     id: str
@@ -74,6 +76,8 @@ class PublishedImage:
     variants: tuple[Variant, ...]
     uploads: tuple[str, ...]
     aliases: tuple[str, ...]
+    focal_point: tuple[float, float] = (0.5, 0.5)
+    thumbhash: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +109,9 @@ def image_manifest(
 ) -> dict[str, Any]:
     """The manifest of a canonical image, ready for :func:`to_json`.
 
-    ``srcset`` has one entry per format with responsive variants, whose ``w`` descriptors are
-    the real widths of the files, as the HTML standard asks for. ``src`` is None and ``html``
-    empty if nothing is published for the image.
+    ``srcset`` has one entry per format that has the widest responsive file, whose ``w``
+    descriptors are the real widths of the files, as the HTML standard asks for. ``src`` is None
+    and ``html`` empty if nothing is published for the image.
     """
     variants = sorted(image.variants, key=_place)
     fallback = _fallback(variants)
@@ -125,6 +129,8 @@ def image_manifest(
         "animated": image.animated,
         "dominant_color": image.dominant_color,
         "placeholder": image.placeholder,
+        "thumbhash": image.thumbhash,
+        "focal_point": {"x": image.focal_point[0], "y": image.focal_point[1]},
         "variants": [_entry(variant, url_of) for variant in variants],
         "srcset": _srcsets(variants, url_of),
         "sizes": sizes,
@@ -298,15 +304,21 @@ def _entry(variant: Variant, url_of: Callable[[str], str]) -> dict[str, Any]:
 
 
 def _srcsets(variants: Sequence[Variant], url_of: Callable[[str], str]) -> dict[str, str]:
-    """One srcset per format. Of files of one width the smallest stays: they look alike."""
+    """One srcset per format. Of files of one width the smallest stays: they look alike.
+
+    A format that lacks the widest file is left out: it weighed no less than the next format's,
+    and a browser that prefers the format would enlarge a narrower file of it instead.
+    """
     by_format: dict[str, dict[int, str]] = {}
     for variant in variants:
         if variant.role == "responsive":
             widths = by_format.setdefault(variant.format, {})
             widths.setdefault(variant.width, url_of(variant.key))
+    widest = max((max(widths) for widths in by_format.values()), default=0)
     return {
         name: ", ".join(f"{url} {width}w" for width, url in widths.items())
         for name, widths in by_format.items()
+        if widest in widths
     }
 
 

@@ -1,8 +1,9 @@
 """From bytes to upright 8-bit sRGB pixels, within limits.
 
 The order is fixed: sniff, limits, open with only that format allowed, limits again, draft,
-load, what Pillow misreads put right, EXIF orientation, ICC to sRGB, 8-bit RGB(A). A file that cannot be decoded leaves as
-:class:`~image_pipeline.imaging.verdict.Rejected`, whatever the decoder raised.
+load, what Pillow misreads put right, EXIF orientation, ICC to sRGB, 8-bit RGB(A). A file that
+cannot be decoded leaves as :class:`~image_pipeline.imaging.verdict.Rejected`, whatever the
+decoder raised.
 """
 
 from __future__ import annotations

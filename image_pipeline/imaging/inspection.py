@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from image_pipeline.imaging.crop import focal_point
 from image_pipeline.imaging.decoding import Header, decode
 from image_pipeline.imaging.fingerprint import Fingerprint, fingerprint, pixel_hash
 from image_pipeline.imaging.placeholder import dominant_color, placeholder
+from image_pipeline.imaging.thumbhash import thumbhash
 from image_pipeline.settings import Limits
 
 #: Shorter side, in pixels, down to which a JPEG may be decoded at a fraction of its size. The
@@ -23,9 +25,11 @@ SMALL_SIDE = 512
 class Inspection:
     """What is known of a picture. ``width`` and ``height`` in pixels after orientation.
 
-    ``flags``: ``animated`` (only the first frame is used), ``converted_profile``,
-    ``broken_profile``, ``cmyk_without_profile``. ``dominant_color`` is ``#rrggbb``,
-    ``placeholder`` a data URI.
+    ``frames`` are those of an animation, 1 for a still; everything here is of the first.
+    ``quality`` is what a JPEG was saved at (1 to 100, estimated), ``has_profile`` whether an ICC
+    profile was embedded. ``flags``: ``animated``, ``converted_profile``, ``broken_profile``,
+    ``cmyk_without_profile``. ``dominant_color`` is ``#rrggbb``, ``placeholder`` a data URI,
+    ``focal_point`` shares 0-1 of width and height, ``thumbhash`` base64.
     """
 
     format: str
@@ -34,12 +38,17 @@ class Inspection:
     orientation: int
     has_alpha: bool
     animated: bool
+    frames: int
     lossless: bool
+    quality: int | None
+    has_profile: bool
     mode: str
     flags: tuple[str, ...]
     fingerprint: Fingerprint
     dominant_color: str
     placeholder: str
+    focal_point: tuple[float, float]
+    thumbhash: str
 
 
 def inspect_image(data: bytes, limits: Limits) -> Inspection:
@@ -50,22 +59,27 @@ def inspect_image(data: bytes, limits: Limits) -> Inspection:
     """
     decoded = decode(data, limits, _draft)
     image, header = decoded.image, decoded.header
-    has_alpha = image.mode == "RGBA"
-    small = small_copy(image)
+    reduced = _reduced(image)
+    small = _over_white(reduced)
     width, height = decoded.full_size
     return Inspection(
         format=header.format,
         width=width,
         height=height,
         orientation=header.orientation,
-        has_alpha=has_alpha,
+        has_alpha=image.mode == "RGBA",
         animated=header.animated,
+        frames=header.frames,
         lossless=header.lossless,
+        quality=header.quality,
+        has_profile=header.has_profile,
         mode=header.mode,
         flags=decoded.flags,
-        fingerprint=fingerprint(small, pixel_hash(image, decoded.full_size)),
+        fingerprint=fingerprint(small, pixel_hash(image, decoded.full_size), decoded.full_size),
         dominant_color=dominant_color(small),
         placeholder=placeholder(small),
+        focal_point=focal_point(reduced),
+        thumbhash=thumbhash(reduced),
     )
 
 
@@ -74,12 +88,19 @@ def small_copy(image: Image.Image) -> Image.Image:
 
     It is reduced by a whole factor: every pixel counts the same, and it is quick.
     """
+    return _over_white(_reduced(image))
+
+
+def _reduced(image: Image.Image) -> Image.Image:
     factor = max(1, max(image.size) // SMALL_SIDE)
-    small = image.reduce(factor) if factor > 1 else image
-    if small.mode == "RGBA":
-        white = Image.new("RGBA", small.size, (255, 255, 255, 255))
-        small = Image.alpha_composite(white, small).convert("RGB")
-    return small
+    return image.reduce(factor) if factor > 1 else image
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    if image.mode != "RGBA":
+        return image
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("RGB")
 
 
 def _draft(header: Header) -> tuple[int, int]:

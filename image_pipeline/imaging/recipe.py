@@ -11,12 +11,19 @@ from functools import lru_cache
 from image_pipeline.settings import FormatName, Recipe, Role, Size
 
 #: Raised whenever the same recipe would give other bytes: names must change with bytes.
-RENDER_VERSION = 1
+RENDER_VERSION = 2
+
+#: Shorter side in pixels below which there is no AVIF: its boxes alone weigh 300 bytes, twice as
+#: much as such a picture in WebP, and encoders are not reliable there (imgproxy's bound too).
+SMALLEST_AVIF = 16
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedVariant:
-    """One file to render: real ``width`` and ``height`` in pixels, ``quality`` 1 to 100."""
+    """One file to render: real ``width`` and ``height`` in pixels, ``quality`` 1 to 100.
+
+    A recipe with automatic quality replaces ``quality`` when it meets the picture.
+    """
 
     role: Role
     size: str
@@ -24,6 +31,7 @@ class PlannedVariant:
     width: int
     height: int
     quality: int
+    animated: bool = False
 
 
 def fitted(size: Size, width: int, height: int) -> tuple[int, int]:
@@ -56,24 +64,67 @@ def planned_sizes(recipe: Recipe, width: int, height: int) -> dict[str, tuple[in
 
 
 def plan_variants(
-    recipe: Recipe, width: int, height: int, roles: Collection[Role] | None = None
+    recipe: Recipe,
+    width: int,
+    height: int,
+    roles: Collection[Role] | None = None,
+    frames: int = 1,
 ) -> list[PlannedVariant]:
-    """Every file of a recipe for an upright picture of ``width`` x ``height``, largest first."""
-    return [
-        PlannedVariant(
-            recipe.sizes[name].role, name, kind, *pixels, quality(recipe, recipe.sizes[name], kind)
-        )
-        for name, pixels in planned_sizes(recipe, width, height).items()
-        for kind in recipe.formats.names
-        if roles is None or recipe.sizes[name].role in roles
-    ]
+    """Every file of a recipe for an upright picture of ``width`` x ``height``, largest first.
+
+    ``frames`` is the number of frames of an animation, 1 for a still picture.
+    """
+    moves = keeps_animation(recipe, width, height, frames)
+    plans = []
+    for name, (wide, high) in planned_sizes(recipe, width, height).items():
+        size = recipe.sizes[name]
+        if roles is not None and size.role not in roles:
+            continue
+        moving = moves and size.role == "responsive"
+        for kind in _planned_formats(recipe, (wide, high), moving):
+            level = quality(recipe, size, kind, width * height)
+            animated = moving and kind == "webp"
+            plans.append(PlannedVariant(size.role, name, kind, wide, high, level, animated))
+    return plans
 
 
-def quality(recipe: Recipe, size: Size, kind: FormatName) -> int:
-    """The encoder quality of a format at a size, 1 to 100 (95 for JPEG)."""
+def keeps_animation(recipe: Recipe, width: int, height: int, frames: int) -> bool:
+    """Whether the responsive variants of a file with these frames move.
+
+    A longer animation than the recipe allows shows its first frame, as it does where the recipe
+    has no WebP, the only format here that moves.
+    """
+    pixels = frames * width * height
+    return (
+        recipe.animation == "keep"
+        and recipe.formats.webp is not None
+        and frames > 1
+        and pixels <= recipe.animation_megapixels * 1e6
+    )
+
+
+def _planned_formats(
+    recipe: Recipe, pixels: tuple[int, int], moving: bool
+) -> tuple[FormatName, ...]:
+    """Formats of a size, best first. Beside a moving WebP, a browser would take a still AVIF."""
+    names = recipe.formats.names
+    if moving or min(pixels) < SMALLEST_AVIF:
+        return tuple(kind for kind in names if kind != "avif") or names
+    return names
+
+
+def quality(recipe: Recipe, size: Size, kind: FormatName, pixels: int) -> int:
+    """The encoder quality of a format at a size, 1 to 100 (95 for JPEG).
+
+    ``pixels`` of the original decide whether the recipe's offset for large sources counts.
+    """
     encoder = getattr(recipe.formats, kind)
+    level = size.quality.get(kind, encoder.quality + size.offset)
+    large = recipe.large_sources
+    if large and pixels > large.megapixels * 1e6:
+        level += large.quality_offset
     most = 95 if kind == "jpeg" else 100
-    return int(min(most, max(1, encoder.quality + size.offset)))
+    return int(min(most, max(1, level)))
 
 
 @lru_cache(maxsize=64)

@@ -11,13 +11,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 
 from image_pipeline.samples import outdoors, studio
 from image_pipeline.samples.canvas import Floats, Scene
 from image_pipeline.samples.developing import develop, drawing_size
 
-Form = Literal["jpeg", "cmyk", "truncated", "webp", "cutout", "grey16", "copy", "smaller", "text"]
+Form = Literal[
+    "jpeg", "cmyk", "truncated", "webp", "cutout", "grey16", "text",
+    "copy", "stripped", "smaller", "mirrored", "framed",
+]  # fmt: skip
+
+#: How much wider a place is than one shot of it: two shots from its ends share two thirds.
+PANORAMA = 4 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +31,8 @@ class Sample:
     """One file of the demo: its name, and what it is for, as shown to people.
 
     ``width`` and ``height`` are of the upright picture at scale 1, in pixels; ``orientation``
-    is the EXIF tag (CIPA DC-008, 274). A copy or a smaller version is made ``of`` another file.
+    is the EXIF tag (CIPA DC-008, 274). What repeats another picture is made ``of`` its file.
+    Shots of one ``place`` look from its ``left`` or its right.
     """
 
     name: str
@@ -36,6 +43,8 @@ class Sample:
     height: int = 0
     orientation: int = 1
     of: str = ""
+    place: str = ""
+    left: bool = False
 
 
 SAMPLES: tuple[Sample, ...] = (
@@ -93,6 +102,33 @@ SAMPLES: tuple[Sample, ...] = (
         2667,
     ),
     Sample("shopping list.jpg", "a text file that calls itself a JPEG", "text"),
+    Sample(
+        "still life (no EXIF).jpg",
+        "the same pixels, its metadata taken out",
+        "stripped",
+        of="still life.jpg",
+    ),
+    Sample("Ferien gespiegelt.jpg", "mirrored and small", "mirrored", of="Ferien am See +1.jpg"),
+    Sample("night_city framed.jpg", "in a white frame and small", "framed", of="night_city.jpeg"),
+    Sample(
+        "DSC_0101.jpg",
+        "the first of two shots from one place: similar, but not the same",
+        "jpeg",
+        "lake",
+        1600,
+        1200,
+        place="bay",
+        left=True,
+    ),
+    Sample(
+        "DSC_0102.jpg",
+        "the second one, the camera turned a little",
+        "jpeg",
+        "lake",
+        1600,
+        1200,
+        place="bay",
+    ),
 )
 
 #: Pixels drawn per scene: solids cost ten times the time, and a million of the rest 250 MB.
@@ -151,21 +187,19 @@ def _encoded(folder: Path, sample: Sample, scale: float, seed: int) -> bytes:
     """Return the bytes of a sample; the file it is made of must be there."""
     if sample.form == "text":
         return b"2 lemons\nolive oil\nbread\nfilm for the camera\n"
-    if sample.form == "copy":
-        return (folder / sample.of).read_bytes()
-    if sample.form == "smaller":
-        return _saved_again(folder / sample.of)
+    if sample.of:
+        return _REPEATED[sample.form](folder / sample.of)
     return _drawn(sample, scale, seed)
 
 
 def _drawn(sample: Sample, scale: float, seed: int) -> bytes:
     # Seeded by its name: a file is the same whatever else is written, and in whatever order.
-    rng = np.random.default_rng([seed, zlib.crc32(sample.name.encode())])
+    rng = np.random.default_rng([seed, zlib.crc32((sample.place or sample.name).encode())])
     width, height = (max(16, round(side * scale)) for side in (sample.width, sample.height))
     if sample.form == "cutout":
         return _cutout(rng, width, height)
     scene, most = _SCENES[sample.scene]
-    picture = scene(rng, *drawing_size(width, height, most))
+    picture = _seen(sample, scene, rng, drawing_size(width, height, most))
     if sample.form == "grey16":
         return _grey16(rng, picture, width, height)
     image = develop(rng, picture, width, height)
@@ -175,6 +209,15 @@ def _drawn(sample: Sample, scale: float, seed: int) -> bytes:
         return _saved(image.convert("CMYK"), "JPEG", quality=90)
     data = _camera_jpeg(image, sample.orientation)
     return data[: len(data) * 3 // 5] if sample.form == "truncated" else data
+
+
+def _seen(sample: Sample, scene: Scene, rng: np.random.Generator, size: tuple[int, int]) -> Floats:
+    """What the camera sees of a scene, ``size`` (height, width) large."""
+    height, width = size
+    if not sample.place:
+        return scene(rng, height, width)
+    panorama = scene(rng, height, round(width * PANORAMA))
+    return panorama[:, :width] if sample.left else panorama[:, -width:]
 
 
 def _saved(image: Image.Image, form: str, **options: Any) -> bytes:
@@ -233,13 +276,46 @@ def _camera_jpeg(upright: Image.Image, orientation: int) -> bytes:
     return _saved(image, "JPEG", quality=91, exif=exif)
 
 
+def _shrunk(original: Path, share: float) -> Image.Image:
+    """The upright picture at a share of its size."""
+    with Image.open(original) as image:
+        size = (round(image.width * share), round(image.height * share))
+        small = image.resize(size, Image.Resampling.BICUBIC)
+        # Pillow keeps the EXIF of what it resizes, and with it the orientation.
+        return ImageOps.exif_transpose(small)
+
+
 def _saved_again(original: Path) -> bytes:
     """What a messenger makes of a picture: 60 % of its size, lower quality, no EXIF."""
-    with Image.open(original) as image:
-        smaller = image.resize(
-            (round(image.width * 0.6), round(image.height * 0.6)), Image.Resampling.BICUBIC
-        )
-    return _saved(smaller, "JPEG", quality=75)
+    return _saved(_shrunk(original, 0.6), "JPEG", quality=75)
+
+
+def _stripped(original: Path) -> bytes:
+    """Without its EXIF segment (APP1; ITU-T T.81, B.2.4.6), everything else untouched."""
+    data = original.read_bytes()
+    at = data.index(b"\xff\xe1")
+    return data[:at] + data[at + 2 + int.from_bytes(data[at + 2 : at + 4], "big") :]
+
+
+def _mirrored(original: Path) -> bytes:
+    return _saved(ImageOps.mirror(_shrunk(original, 0.25)), "JPEG", quality=85)
+
+
+def _framed(original: Path) -> bytes:
+    """A white border on every side, 5 % of the shorter one."""
+    small = _shrunk(original, 0.3)
+    framed = ImageOps.expand(small, max(1, round(0.05 * min(small.size))), "white")
+    return _saved(framed, "JPEG", quality=85)
+
+
+#: How a file is made of another one.
+_REPEATED: dict[str, Callable[[Path], bytes]] = {
+    "copy": Path.read_bytes,
+    "stripped": _stripped,
+    "smaller": _saved_again,
+    "mirrored": _mirrored,
+    "framed": _framed,
+}
 
 
 def _cutout(rng: np.random.Generator, width: int, height: int) -> bytes:

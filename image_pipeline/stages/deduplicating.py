@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
-import sqlalchemy as sa
-
+from image_pipeline.catalog import groups as catalog_groups
 from image_pipeline.catalog import images as catalog_images
 from image_pipeline.catalog import uploads as catalog_uploads
-from image_pipeline.catalog.engine import lock
-from image_pipeline.catalog.images import Member
-from image_pipeline.catalog.uploads import Decision, Upload
-from image_pipeline.dedupe import bands
-from image_pipeline.dedupe.grouping import Grouping, Picture, group
-from image_pipeline.settings import DuplicatePolicy
+from image_pipeline.catalog.uploads import Upload
+from image_pipeline.stages.regrouping import judge_again, regroup, verdicts
 from image_pipeline.stages.tools import PUBLISHED, Tools
 
 
@@ -22,7 +18,12 @@ def deduplicate_batch(tools: Tools, batch: str) -> list[dict[str, Any]]:
     """Find the canonical of every accepted image of the batch.
 
     The lookup and the decision share one writing transaction: two batches that bring the same
-    picture at the same moment cannot both find it new.
+    picture at the same moment cannot both find it new. Where the batch brings a better copy of
+    a known picture, groups of other batches change with it, and so do the verdicts of their
+    uploads.
+
+    Images that are known are looked at as well: an upload may show that they are older than
+    was thought, and the policy may have changed.
     Returns one row per upload, see :func:`image_pipeline.catalog.uploads.report`.
     """
     with tools.catalog.write() as connection:
@@ -33,68 +34,20 @@ def deduplicate_batch(tools: Tools, batch: str) -> list[dict[str, Any]]:
         ]
         if uploads:
             source = uploads[0].source
-            lock(connection, f"dedupe {source}")
+            catalog_groups.hold_groups(connection, source)
             policy = tools.source(source).duplicates
-            members = _members(connection, source, uploads, policy)
-            decisions = verdicts(uploads, members, policy)
+            first = _first_uploads(uploads)
+            known = catalog_images.members_of(connection, source, first)
+            new = {image: upload for image, upload in first.items() if image not in known}
+            changed = regroup(connection, source, policy, batch, known, new)
+            judge_again(connection, source, policy, changed, tools.clock())
+            # Only the batch's own uploads can have a verdict that does not follow from a change.
+            uploads = catalog_uploads.of_batch(connection, batch)
+            rows = [asdict(one) for one in uploads if one.verdict in PUBLISHED]
+            members = catalog_images.members_of(connection, source, first)
+            decisions = verdicts(rows, members, policy)
             catalog_uploads.decide(connection, decisions, tools.clock())
         return catalog_uploads.report(connection, batch)
-
-
-def verdicts(
-    uploads: Sequence[Upload], members: dict[str, Member], policy: DuplicatePolicy
-) -> list[Decision]:
-    """Accepted or duplicate, for each upload of an image with a known canonical.
-
-    Of several uploads of the same bytes the one that brought them first is accepted.
-    """
-    decisions = []
-    for upload in uploads:
-        member = members[upload.image_id or ""]
-        if member.tier:
-            decisions.append(Decision(upload.id, "duplicate", member.tier))
-        elif member.upload_id != upload.id and "bytes" in policy.share:
-            decisions.append(Decision(upload.id, "duplicate", "bytes"))
-        else:
-            decisions.append(Decision(upload.id, "accepted"))
-    return decisions
-
-
-def _members(
-    connection: sa.Connection, source: str, uploads: Sequence[Upload], policy: DuplicatePolicy
-) -> dict[str, Member]:
-    """Who stands for the images of these uploads; new ones are grouped and recorded."""
-    first = _first_uploads(uploads)
-    known = catalog_images.members_of(connection, source, first)
-    new = catalog_images.get_images(connection, (one for one in first if one not in known))
-    groupings = _group(connection, source, list(new.values()), policy)
-    rows = [
-        Member(
-            source,
-            one.image,
-            one.canonical,
-            None if one.canonical == one.image else "picture",
-            one.distance,
-            first[one.image],
-        )
-        for one in groupings
-    ]
-    catalog_images.add_members(connection, rows)
-    return {**known, **{row.image_id: row for row in rows}}
-
-
-def _group(
-    connection: sa.Connection,
-    source: str,
-    new: Sequence[dict[str, Any]],
-    policy: DuplicatePolicy,
-) -> list[Grouping]:
-    pictures = [_picture(row) for row in new]
-    if "picture" not in policy.share:
-        return [Grouping(picture.id, picture.id, 0) for picture in pictures]
-    splits = [bands.split(picture.phash64) for picture in pictures]
-    near = catalog_images.canonicals_near(connection, source, splits)
-    return group(pictures, [_picture(row) for row in near])
 
 
 def _first_uploads(uploads: Iterable[Upload]) -> dict[str, int]:
@@ -104,15 +57,3 @@ def _first_uploads(uploads: Iterable[Upload]) -> dict[str, int]:
         if upload.image_id:
             first.setdefault(upload.image_id, upload.id)
     return first
-
-
-def _picture(row: dict[str, Any]) -> Picture:
-    return Picture(
-        id=row["id"],
-        width=row["width"],
-        height=row["height"],
-        lossless=row["lossless"],
-        phash64=bands.unsigned(row["phash64"]),
-        phash256=row["phash256"],
-        texture=row["texture"],
-    )

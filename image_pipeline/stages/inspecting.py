@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -82,6 +83,7 @@ class _Desk:
         self.judged: dict[str, Exception | None] = {}  # by SHA-256: None is accepted
         self.decisions: list[Decision] = []
         self.images: list[dict[str, Any]] = []
+        self.sketches: list[dict[str, Any]] = []
 
     def jobs(self, pending: list[Upload]) -> Iterator[Job[str]]:
         """One job per file that nobody has decoded yet."""
@@ -100,7 +102,9 @@ class _Desk:
         sha256, error = outcome.key, outcome.error
         uploads = self.waiting.pop(sha256)
         if outcome.value is not None:
-            self.images.append(self._image_row(sha256, uploads[0].size, outcome.value))
+            now = self.tools.clock()
+            self.images.append(image_row(sha256, uploads[0].size, outcome.value, now))
+            self.sketches.append(sketch_row(sha256, outcome.value))
         if error is None or isinstance(error, Rejected):
             self.judged[sha256] = error
         for position, upload in enumerate(uploads):
@@ -110,8 +114,10 @@ class _Desk:
         """Write what was decided, unless another run of the batch was faster."""
         with self.tools.catalog.write() as connection:
             catalog_images.add_images(connection, self.images)
+            catalog_images.add_sketches(connection, self.sketches)
             catalog_uploads.decide(connection, self.decisions, self.tools.clock(), only_open=True)
         self.images.clear()
+        self.sketches.clear()
         self.decisions.clear()
 
     def _jobs_of(self, group: list[Fetched]) -> Iterator[Job[str]]:
@@ -144,26 +150,50 @@ class _Desk:
         if len(self.decisions) >= COMMIT_EVERY:
             self.commit()
 
-    def _image_row(self, sha256: str, size: int, found: Inspection) -> dict[str, Any]:
-        prints = found.fingerprint
-        return {
-            "id": sha256,
-            "bytes": size,
-            "format": found.format,
-            "width": found.width,
-            "height": found.height,
-            "orientation": found.orientation,
-            "mode": found.mode,
-            "has_alpha": found.has_alpha,
-            "animated": found.animated,
-            "lossless": found.lossless,
-            "flags": list(found.flags),
-            "phash64": bands.signed(prints.phash64),
-            "phash256": prints.phash256,
-            "dhash64": bands.signed(prints.dhash64),
-            "texture": prints.texture,
-            "dominant_color": found.dominant_color,
-            "placeholder": found.placeholder,
-            "created_at": self.tools.clock(),
-            **{f"b{n}": value for n, value in enumerate(bands.split(prints.phash64))},
-        }
+
+def image_row(sha256: str, size: int, found: Inspection, now: datetime) -> dict[str, Any]:
+    """What the catalog keeps of an image of ``size`` bytes."""
+    prints, content = found.fingerprint, found.fingerprint.content
+    focal_x, focal_y = found.focal_point
+    return {
+        "id": sha256,
+        "bytes": size,
+        "format": found.format,
+        "width": found.width,
+        "height": found.height,
+        "orientation": found.orientation,
+        "mode": found.mode,
+        "has_alpha": found.has_alpha,
+        "animated": found.animated,
+        "lossless": found.lossless,
+        "flags": list(found.flags),
+        "phash64": bands.signed(prints.phash64),
+        "phash256": prints.phash256,
+        "dhash64": bands.signed(prints.dhash64),
+        "texture": prints.texture,
+        "dominant_color": found.dominant_color,
+        "placeholder": found.placeholder,
+        "created_at": now,
+        "frames": found.frames,
+        "quality": found.quality,
+        "has_profile": found.has_profile,
+        "pixels": prints.pixels,
+        "chroma": prints.chroma,
+        "content_width": content.width if content else None,
+        "content_height": content.height if content else None,
+        "content_phash64": bands.signed(content.phash64) if content else None,
+        "focal_x": focal_x,
+        "focal_y": focal_y,
+        "thumbhash": found.thumbhash,
+        **{f"b{n}": value for n, value in enumerate(bands.split(prints.phash64))},
+    }
+
+
+def sketch_row(sha256: str, found: Inspection) -> dict[str, Any]:
+    """The small grey pictures of an image, for verification."""
+    content = found.fingerprint.content
+    return {
+        "image_id": sha256,
+        "luma": found.fingerprint.sketch,
+        "content_luma": content.sketch if content else None,
+    }

@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from image_pipeline.catalog import batches as catalog_batches
+from image_pipeline.catalog import groups as catalog_groups
 from image_pipeline.catalog import images as catalog_images
 from image_pipeline.catalog import uploads as catalog_uploads
 from image_pipeline.delivery.gallery import GalleryItem, gallery_page
@@ -31,6 +32,7 @@ from image_pipeline.delivery.manifest import (
 from image_pipeline.delivery.urls import url_builder
 from image_pipeline.imaging.contact_sheet import contact_sheet
 from image_pipeline.imaging.recipe import recipe_fingerprint
+from image_pipeline.stages.regrouping import canonicals_of_batch
 from image_pipeline.stages.rendering import plan_work
 from image_pipeline.stages.tools import PUBLISHED, Tools
 from image_pipeline.store.layout import (
@@ -52,8 +54,13 @@ CONTACT_SHEET_PICTURES = 24
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What a batch published. ``unfinished`` uploads are failed or still undecided."""
+    """What a batch published. ``unfinished`` uploads are failed or still undecided.
 
+    ``images`` and what is counted with them are those of the groups that the batch looks after;
+    ``groups`` the (image id, canonical id) pairs that were its task when it was published.
+    """
+
+    source: str
     rows: list[dict[str, Any]]
     images: int
     variants: int
@@ -62,38 +69,93 @@ class Publication:
     unfinished: list[dict[str, Any]]
     contact_sheet: bytes
     gallery_url: str
+    groups: frozenset[tuple[str, str]]
 
 
 def publish_batch(tools: Tools, batch: str) -> Publication:
     """Write the manifests of a batch, its warm list and its gallery.
 
-    Two batches that publish the same canonical at once write its manifest from what each has
-    read. So each looks again after writing, and writes again where the other has since added
-    an alias: whoever looks last has seen both.
+    Manifests are written of every group that the batch has to do with, for its canonical and
+    for every alias: where a better picture took the place of a canonical, the manifests of
+    other batches' images follow it here.
+
+    Two batches that publish the same group at once write its manifests from what each has
+    read. So each looks again after writing, at everything it has written of, and writes again
+    what differs: whoever looks last has seen both.
     """
     with tools.catalog.read() as connection:
         record = catalog_batches.get(connection, batch)
         if record is None:
             raise LookupError(f"the catalog has no batch {batch!r}")
-        report = catalog_uploads.report(connection, batch)
     source = record.source
-    canonicals = {
-        row["canonical_id"] for row in report if row["verdict"] in PUBLISHED and row["canonical_id"]
-    }
-    bucket_url = tools.bucket.url
-    url_of = url_builder(tools.settings.base_url_of(source), bucket_url)
-    images = _complete_images(tools, source, canonicals)
-    manifests = _write_manifests(tools, source, images, url_of)
-    again = _complete_images(tools, source, canonicals)
-    if again != images:
-        images, manifests = again, _write_manifests(tools, source, again, url_of)
-    return _write_batch(tools, batch, source, report, images, manifests, url_of)
+    url_of = url_builder(tools.settings.base_url_of(source), tools.bucket.url)
+    written: dict[str, dict[str, Any]] = {}
+    while True:
+        view = _look(tools, source, batch, written)
+        documents = _documents(view.images, url_of, tools.settings.delivery.sizes)
+        different = {
+            image: document
+            for image, document in documents.items()
+            if written.get(image) != document
+        }
+        if not different:
+            break
+        _write_manifests(tools, source, different)
+        written |= different
+    return _write_batch(tools, batch, source, view, documents, url_of)
 
 
-def finish_batch(tools: Tools, batch: str) -> None:
-    """Mark a batch done: everything of it is published, and nobody needs to come back."""
+@dataclass(frozen=True, slots=True)
+class _View:
+    """The catalog at one moment, as far as a batch publishes it.
+
+    ``images`` are complete canonicals, with everything that is to be known of them; ``groups``
+    (image id, canonical id) pairs that are the batch's task.
+    """
+
+    report: list[dict[str, Any]]
+    canonicals: set[str]
+    images: list[PublishedImage]
+    groups: frozenset[tuple[str, str]]
+    waiting: list[dict[str, Any]]
+
+
+def _look(tools: Tools, source: str, batch: str, written: Iterable[str]) -> _View:
+    """What there is to publish now, also of every image of which a manifest was written."""
+    with tools.catalog.read() as connection:
+        report = catalog_uploads.report(connection, batch)
+        canonicals = canonicals_of_batch(connection, source, batch)
+        groups = groups_of_batch(connection, batch)
+        again = catalog_images.members_of(connection, source, written)
+        wanted = canonicals | {row.canonical_id for row in again.values()}
+        images = published_images(connection, tools, source, wanted)
+        missing = canonicals - {image.id for image in images}
+        elsewhere = missing - {row["canonical_id"] for row in report}
+        waiting = [
+            row
+            for row in catalog_groups.uploads_of(connection, source, sorted(elsewhere))
+            if row["verdict"] in PUBLISHED
+        ]
+    return _View(report, canonicals, images, groups, waiting)
+
+
+def groups_of_batch(connection: sa.Connection, batch: str) -> frozenset[tuple[str, str]]:
+    """Who stands for whom among the members that a batch was the last to change."""
+    rows = catalog_groups.members_changed_by(connection, batch)
+    return frozenset((row.image_id, row.canonical_id) for row in rows)
+
+
+def finish_batch(tools: Tools, batch: str, published: Publication) -> bool:
+    """Mark a batch done: everything of it is published, and nobody needs to come back.
+
+    False, and the batch stays open, if its groups were changed since they were published: by
+    people, while the batch ran. The ledger then asks for it again.
+    """
     with tools.catalog.write() as connection:
+        if not groups_of_batch(connection, batch) <= published.groups:
+            return False
         catalog_batches.finish(connection, batch, tools.clock())
+        return True
 
 
 def published_images(
@@ -109,13 +171,9 @@ def published_images(
     for work in plan_work(connection, canonicals, recipe):
         mine = [row for row in variants.get(work.image, ()) if row["key"] in work.keys]
         if len(mine) == len(work.keys):
-            found.append(_published(source, rows[work.image], mine, keys.get(work.image, [])))
+            kept = [row for row in mine if not row["dropped"]]
+            found.append(_published(source, rows[work.image], kept, keys.get(work.image, [])))
     return sorted(found, key=lambda image: image.id)
-
-
-def _complete_images(tools: Tools, source: str, canonicals: Iterable[str]) -> list[PublishedImage]:
-    with tools.catalog.read() as connection:
-        return published_images(connection, tools, source, canonicals)
 
 
 def _published(
@@ -137,55 +195,64 @@ def _published(
         variants=tuple(Variant(*(variant[field] for field in fields)) for variant in variants),
         uploads=tuple(sorted({key for _, key in uploads})),
         aliases=tuple(sorted({image for image, _ in uploads} - {row["id"]})),
+        focal_point=(row["focal_x"], row["focal_y"]),
+        thumbhash=row["thumbhash"],
     )
 
 
-def _write_manifests(
-    tools: Tools, source: str, images: Sequence[PublishedImage], url_of: Callable[[str], str]
+def _documents(
+    images: Sequence[PublishedImage], url_of: Callable[[str], str], sizes: str
 ) -> dict[str, dict[str, Any]]:
-    """Write the manifest of every image and alias; returns those of the canonicals by id."""
-    manifests = {
-        image.id: image_manifest(image, url_of, tools.settings.delivery.sizes) for image in images
-    }
-    documents = dict(manifests)
+    """The manifest of every image and of every alias, by its id."""
+    documents = {image.id: image_manifest(image, url_of, sizes) for image in images}
     for image in images:
         documents.update(
-            (alias, alias_manifest(manifests[image.id], alias)) for alias in image.aliases
+            (alias, alias_manifest(documents[image.id], alias)) for alias in image.aliases
         )
+    return documents
 
+
+def _write_manifests(tools: Tools, source: str, documents: Mapping[str, Mapping[str, Any]]) -> None:
     def write(image: str) -> None:
         _put_json(tools, image_manifest_key(source, image), documents[image])
 
     with ThreadPoolExecutor(THREADS, thread_name_prefix="manifest") as threads:
         list(threads.map(write, documents))
-    return manifests
 
 
 def _write_batch(
     tools: Tools,
     batch: str,
     source: str,
-    report: list[dict[str, Any]],
-    images: Sequence[PublishedImage],
+    view: _View,
     manifests: Mapping[str, Mapping[str, Any]],
     url_of: Callable[[str], str],
 ) -> Publication:
+    # Groups that this batch has left behind are somebody else's by now.
+    images = [image for image in view.images if image.id in view.canonicals]
     complete = {image.id for image in images}
-    unfinished = [row for row in report if _is_unfinished(row, complete)]
+    unfinished = [row for row in view.report if _is_unfinished(row, complete)]
+    unfinished += [
+        {**row, "message": "not rendered, although other pictures wait for it"}
+        for row in view.waiting
+    ]
     warm = warm_list(images, url_of)
     thumbnails = _thumbnails(tools, images)
     page = gallery_page(
-        batch, _gallery_items(report, manifests, thumbnails), generated_at=tools.clock()
+        batch, _gallery_items(view.report, manifests, thumbnails), generated_at=tools.clock()
     )
-    uploads = [_batch_upload(row) for row in report]
+    uploads = [_batch_upload(row) for row in view.report]
+    brought = {row["canonical_id"] for row in view.report}
+    own = [image for image in images if image.id in brought]
     document = batch_manifest(
-        batch, source, images, uploads, lambda image: image_manifest_key(source, image)
+        batch, source, own, uploads, lambda image: image_manifest_key(source, image)
     )
     _put_json(tools, warm_list_key(batch), {"batch": batch, "urls": warm})
     _put(tools, gallery_key(batch), page.encode(), "text/html; charset=utf-8")
     _put_json(tools, batch_manifest_key(batch), document)
     pictures = [data for data, _ in thumbnails.values()][:CONTACT_SHEET_PICTURES]
     return Publication(
+        source=source,
         rows=[
             {
                 "image_id": image.id,
@@ -204,6 +271,7 @@ def _write_batch(
         unfinished=unfinished,
         contact_sheet=contact_sheet(pictures) if pictures else b"",
         gallery_url=url_of(gallery_key(batch)),
+        groups=view.groups,
     )
 
 

@@ -7,7 +7,7 @@ next attempt writes again under the same name with the same bytes; never a row w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -15,13 +15,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from image_pipeline.catalog import groups as catalog_groups
 from image_pipeline.catalog import images as catalog_images
 from image_pipeline.catalog import uploads as catalog_uploads
+from image_pipeline.catalog.batches import OPEN
 from image_pipeline.catalog.uploads import Decision, Upload
 from image_pipeline.imaging.metadata import find_metadata
 from image_pipeline.imaging.recipe import (
     PlannedVariant,
     extension,
+    keeps_animation,
     mime_type,
     plan_variants,
     recipe_fingerprint,
@@ -31,6 +34,7 @@ from image_pipeline.imaging.rendering import RenderedVariant, render
 from image_pipeline.settings import Recipe, Role
 from image_pipeline.stages.fetching import load_original
 from image_pipeline.stages.inspecting import decision
+from image_pipeline.stages.regrouping import canonicals_of_batch, judge_again, regroup
 from image_pipeline.stages.tools import PUBLISHED, Tools
 from image_pipeline.store.layout import IMMUTABLE, variant_key
 from image_pipeline.workers.pool import Job
@@ -46,38 +50,41 @@ ROLES: tuple[Role, ...] = ("responsive", "thumbnail")
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A canonical image: its size in pixels, its originals, and the files it should have."""
+    """A canonical image: its originals, and the files it should have.
+
+    ``megapixels`` (10^6 pixels) are those that rendering decodes.
+    """
 
     image: str
-    width: int
-    height: int
+    megapixels: float
     originals: list[Upload]
     keys: dict[str, PlannedVariant]
 
 
 def render_batch(tools: Tools, batch: str, roles: Collection[Role] = ROLES) -> list[dict[str, Any]]:
-    """Render what the canonical images of a batch lack; returns one row per variant.
+    """Render what the canonical images of a batch lack; returns one row per published variant.
 
     Canonicals that belong to other batches are looked after as well: a duplicate is not
-    published before the picture that stands for it.
+    published before the picture that stands for it. Where one turns out not to be renderable,
+    others take its place and are rendered too.
     """
     with tools.catalog.read() as connection:
-        report = catalog_uploads.report(connection, batch)
-        published = [row for row in report if row["verdict"] in PUBLISHED and row["canonical_id"]]
-        if not published:
-            return []
         source = batch_source(connection, batch)
-        recipe = tools.recipe(source)
-        canonicals = dict.fromkeys(row["canonical_id"] for row in published)
-        works = plan_work(connection, canonicals, recipe, roles)
-        existing = catalog_images.variants_of(connection, canonicals, recipe_fingerprint(recipe))
-    have = {row["key"] for rows in existing.values() for row in rows}
-    missing = [work for work in works if not have.issuperset(work.keys)]
-    if missing:
-        _Press(tools, batch, source, recipe, roles, len(works)).run(missing, len(works))
-    with tools.catalog.read() as connection:
-        made = catalog_images.variants_of(connection, canonicals, recipe_fingerprint(recipe))
-    return [row for rows in made.values() for row in rows if row["role"] in roles]
+    recipe = tools.recipe(source)
+    fingerprint = recipe_fingerprint(recipe)
+    tried: set[str] = set()
+    while True:
+        with tools.catalog.read() as connection:
+            canonicals = canonicals_of_batch(connection, source, batch)
+            works = plan_work(connection, canonicals, recipe, roles)
+            existing = catalog_images.variants_of(connection, canonicals, fingerprint)
+        rows = [row for made in existing.values() for row in made]
+        have = {row["key"] for row in rows}
+        missing = [w for w in works if w.image not in tried and not have.issuperset(w.keys)]
+        if not missing:
+            return [row for row in rows if row["role"] in roles and not row["dropped"]]
+        tried.update(work.image for work in missing)
+        _Press(tools, batch, source, recipe, roles).run(missing, len(works))
 
 
 def batch_source(connection: sa.Connection, batch: str) -> str:
@@ -97,23 +104,36 @@ def plan_work(
     return [
         Work(
             image,
-            row["width"],
-            row["height"],
+            _megapixels(recipe, row),
             originals.get(image, []),
-            expected_keys(image, row["width"], row["height"], recipe, roles),
+            expected_keys(image, row["width"], row["height"], recipe, roles, row["frames"]),
         )
         for image, row in rows.items()
     ]
 
 
+def _megapixels(recipe: Recipe, row: Mapping[str, Any]) -> float:
+    pixels = float(row["width"] * row["height"])
+    moves = keeps_animation(recipe, row["width"], row["height"], row["frames"])
+    return pixels * (row["frames"] if moves else 1) / 1e6
+
+
 def expected_keys(
-    image: str, width: int, height: int, recipe: Recipe, roles: Collection[Role] = ROLES
+    image: str,
+    width: int,
+    height: int,
+    recipe: Recipe,
+    roles: Collection[Role] = ROLES,
+    frames: int = 1,
 ) -> dict[str, PlannedVariant]:
-    """The object keys that a recipe gives an image of this size (pixels, upright)."""
+    """The object keys that a recipe gives an image of this size (pixels, upright).
+
+    Some of the files may turn out not to be worth publishing: their rows say ``dropped``.
+    """
     fingerprint = variant_fingerprint(image, recipe_fingerprint(recipe))
     return {
         key_of(image, plan, fingerprint): plan
-        for plan in plan_variants(recipe, width, height, roles)
+        for plan in plan_variants(recipe, width, height, roles, frames)
     }
 
 
@@ -134,14 +154,13 @@ class _Press:
         source: str,
         recipe: Recipe,
         roles: Collection[Role],
-        total: int,
     ) -> None:
         self.tools = tools
         self.batch = batch
         self.source = source
         self.recipe = recipe
         self.roles = roles
-        self.total = total
+        self.total = 0
         self.done = 0
         self.fingerprint = recipe_fingerprint(recipe)
         self.keys: dict[str, set[str]] = {}
@@ -150,7 +169,7 @@ class _Press:
 
     def run(self, missing: Sequence[Work], total: int) -> None:
         """Render and store; an image that cannot be rendered gets its verdict."""
-        self.done = total - len(missing)
+        self.total, self.done = total, total - len(missing)
         self.keys = {work.image: set(work.keys) for work in missing}
         under_way: deque[tuple[str, list[Future[dict[str, Any]]]]] = deque()
         with ThreadPoolExecutor(THREADS, thread_name_prefix="put") as threads:
@@ -177,13 +196,14 @@ class _Press:
                 work.image,
                 partial(load_original, self.tools, work.originals),
                 (self.recipe, limits, tuple(self.roles)),
-                work.width * work.height / 1e6,
+                work.megapixels,
             )
 
     def _store(self, image: str, variant: RenderedVariant) -> dict[str, Any]:
         plan = variant.plan
         key = key_of(image, plan, variant_fingerprint(image, self.fingerprint))
-        self.tools.bucket.put(key, variant.data, mime_type(plan.format), IMMUTABLE)
+        if not variant.dropped:
+            self.tools.bucket.put(key, variant.data, mime_type(plan.format), IMMUTABLE)
         return {
             "key": key,
             "image_id": image,
@@ -196,7 +216,8 @@ class _Press:
             "quality": plan.quality,
             "bytes": len(variant.data),
             "sha256": variant.sha256,
-            "metadata": find_metadata(variant.data),
+            "dropped": variant.dropped,
+            "metadata": [] if variant.dropped else find_metadata(variant.data),
             "created_at": self.tools.clock(),
         }
 
@@ -222,31 +243,52 @@ class _Press:
         self.seconds.clear()
 
     def _refuse(self, image: str, error: Exception, seconds: float) -> None:
-        """The uploads of this batch that wait for ``image`` get their verdict.
+        """The uploads of an image that cannot be rendered get their verdict.
 
-        An image that cannot be rendered, or is gone, stands for nobody: what it stood for is
-        judged anew in the next attempt. Where another batch brought it, that batch decides about
-        it. What another run has rendered meanwhile is not ours to refuse.
+        If it is the file's own fault, the image stands for nobody any more and the others of
+        its group are grouped anew at once: what was published of them stays, and what takes
+        its place is rendered next. Uploads of other batches that are still open are theirs to
+        judge. What another run has rendered meanwhile is not ours to refuse.
         """
         with self.tools.catalog.write() as connection:
+            catalog_groups.hold_groups(connection, self.source)
             have = catalog_images.variants_of(connection, [image], self.fingerprint)
-            if self.keys[image] <= {row["key"] for row in have.get(image, ())}:
-                self._step()
-                return
-            report = catalog_uploads.report(connection, self.batch)
-            waiting = [row for row in report if row["canonical_id"] == image]
-            own = [row["id"] for row in waiting if row["image_id"] == image]
-            decisions = [decision(upload, error, seconds) for upload in own]
-            anew = f"the picture that stands for it could not be rendered ({error})"[:500]
-            decisions += [
-                Decision(row["id"], "failed", "canonical_failed", anew)
-                for row in waiting
-                if row["image_id"] != image
-            ]
-            catalog_uploads.decide(connection, decisions, self.tools.clock())
-            if any(one.verdict == "rejected" for one in decisions):
-                catalog_images.drop_members(connection, self.source, [image])
+            if not self.keys[image] <= {row["key"] for row in have.get(image, ())}:
+                uploads = catalog_groups.uploads_of(connection, self.source, [image])
+                final = decision(0, error).verdict == "rejected"
+                decisions = [
+                    decision(row["id"], error, seconds)
+                    for row in uploads
+                    if row["verdict"] in PUBLISHED
+                    and (row["batch_id"] == self.batch or (final and row["state"] not in OPEN))
+                ]
+                catalog_uploads.decide(connection, decisions, self.tools.clock())
+                if final and decisions:
+                    self._dissolve(connection, image)
+                else:
+                    self._postpone(connection, image, error)
         self._step()
+
+    def _dissolve(self, connection: sa.Connection, image: str) -> None:
+        """Take an image out of its group; the rest finds who stands for it from now on."""
+        policy = self.tools.source(self.source).duplicates
+        under = catalog_groups.members_under(connection, self.source, [image])
+        rest = [row.image_id for row in under if row.image_id != image]
+        catalog_groups.drop_member(connection, self.source, image)
+        changed = regroup(connection, self.source, policy, self.batch, rest, {})
+        judge_again(connection, self.source, policy, changed, self.tools.clock())
+
+    def _postpone(self, connection: sa.Connection, image: str, error: Exception) -> None:
+        """What waits for an image that may be rendered yet is tried again with the batch."""
+        anew = f"the picture that stands for it could not be rendered ({error})"[:500]
+        decisions = [
+            Decision(row["id"], "failed", "canonical_failed", anew)
+            for row in catalog_uploads.report(connection, self.batch)
+            if row["canonical_id"] == image
+            and row["image_id"] != image
+            and row["verdict"] in PUBLISHED
+        ]
+        catalog_uploads.decide(connection, decisions, self.tools.clock())
 
     def _step(self) -> None:
         self.done += 1

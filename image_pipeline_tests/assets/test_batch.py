@@ -10,6 +10,8 @@ import dagster as dg
 import pytest
 from PIL import Image
 
+from image_pipeline.catalog import uploads
+
 from .project import SECRET, checks_of, jpeg, metadata_of, photo, photo_with_gps
 
 pytestmark = pytest.mark.xdist_group("batch")
@@ -275,7 +277,7 @@ def test_people_can_load_a_table_by_the_name_of_its_asset(result):
     [
         ("raw_uploads", {"uploads": 9, "accepted": 5, "duplicate": 0, "rejected": 4, "failed": 0}),
         ("deduped_images", {"images": 4, "canonical": 3, "duplicates_bytes": 1,
-                            "duplicates_picture": 1}),
+                            "duplicates_pixels": 0, "duplicates_picture": 1, "near": 0}),
         ("responsive_variants", {"variants": 18, "images": 3}),
         ("thumbnails", {"variants": 9, "images": 3}),
         ("cache_warm_manifests", {"images": 3, "variants": 27, "urls_to_warm": 27, "accepted": 3,
@@ -334,7 +336,7 @@ def test_the_rejects_are_listed_with_their_reasons(result):
 
 def test_all_checks_pass_but_the_one_that_tells_of_rejects(result):
     found = checks_of(result.run)
-    assert len(found) == 9
+    assert len(found) == 11
     assert [key for key, passed in found.items() if not passed] == [
         ("raw_uploads", "no_rejected_uploads")
     ]
@@ -372,3 +374,31 @@ def test_only_the_pipelines_own_prefixes_are_written(result):
     assert result.project.objects("uploads/") == {
         f"uploads/photos/{name}": data for name, data in result.files.items()
     }
+
+
+def test_the_groups_are_shown_with_their_evidence_and_small_pictures(result):
+    metadata = result.metadata("deduped_images")
+    (record,) = metadata["groups"].records
+    assert record.data["canonical"] == f"uploads/photos/{ORIGINAL}"
+    assert (record.data["duplicates"], record.data["tiers"]) == ("2", "bytes, picture")
+    pictures = metadata["group_pictures"].value
+    assert pictures.count("](data:image/webp;base64,") == 3
+    assert len(pictures) < 4096
+    assert metadata["bytes_of_duplicates"].value == sum(
+        len(result.files[name]) for name in (COPY, SMALLER)
+    )
+
+
+def test_what_duplicates_saved_is_estimated_once_something_was_rendered(result):
+    assert "cpu_seconds_saved" not in result.metadata("deduped_images")
+    metadata = result.metadata("cache_warm_manifests")
+    rows = result.project.catalog
+    with rows.read() as connection:
+        report = uploads.report(connection, result.batch)
+    rendered = [row["seconds"] for row in report if row["verdict"] == "accepted"]
+    spent = sum(row["seconds"] for row in report if row["verdict"] == "duplicate")
+    saved = 2 * sum(rendered) / len(rendered) - spent
+    assert metadata["cpu_seconds_saved"].value == pytest.approx(max(saved, 0), abs=0.002)
+    # One of the two has the very bytes of its canonical: nothing would be stored for it.
+    stored = sum(len(data) for data in result.project.objects("variants/").values())
+    assert metadata["bytes_saved_by_duplicates"].value == pytest.approx(stored / 3, abs=1)

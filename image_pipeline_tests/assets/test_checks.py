@@ -1,15 +1,21 @@
 """Checks that fail when they should: something of a good batch is broken, then looked at."""
 
+import io
+import re
+
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from PIL import Image
 
 from image_pipeline import checks
+from image_pipeline.assets.common import group_previews
 from image_pipeline.catalog import schema
-from image_pipeline.stages.verifying import Verification
+from image_pipeline.catalog.reports import Duplicate, Group
+from image_pipeline.stages.verifying import GroupFaults, Verification
 from image_pipeline.store.layout import IMMUTABLE
 
-from .project import checks_of, photo
+from .project import checks_of, jpeg, photo
 
 pytestmark = pytest.mark.xdist_group("checks")
 
@@ -129,3 +135,51 @@ def test_checks_of_verdicts(rows, failing):
     found = checks.of_uploads([{"verdict": verdict, "reason": why} for verdict, why in rows])
     assert [one.check_name for one in found if not one.passed] == failing
     assert [one.severity.value for one in found] == ["ERROR", "WARN"]
+
+
+def test_checks_of_groups():
+    """What a catalog broken by hand gives is told in unit/stages/test_regrouping.py."""
+    good = GroupFaults(3, 2, [], [])
+    assert checks.of_canonicals(good).passed
+    assert checks.of_duplicates(good).passed
+    bad = GroupFaults(3, 2, [("a", "b")], [f"i{n}" for n in range(50)])
+    fallen, unserved = checks.of_canonicals(bad), checks.of_duplicates(bad)
+    assert (fallen.passed, unserved.passed) == (False, False)
+    assert fallen.metadata["images"].value == ["a is stood for by b"]
+    assert unserved.metadata["images"].value == [f"i{n}" for n in range(20)]
+    assert unserved.metadata["wrong"].value == 50
+    assert {fallen.severity, unserved.severity} == {dg.AssetCheckSeverity.ERROR}
+
+
+def test_a_duplicate_whose_canonical_lost_its_variants_is_noticed(project):
+    with Image.open(io.BytesIO(photo(1))) as picture:
+        smaller = jpeg(picture.resize((225, 150), Image.Resampling.LANCZOS))
+    project.upload({"large.jpg": photo(1), "small.jpg": smaller})
+    batch, run = project.look_and_run()
+    name = ("cache_warm_manifests", "duplicates_are_served")
+    assert checks_of(run)[name]
+    with project.catalog.write() as connection:
+        connection.execute(sa.delete(schema.variants))
+    run = project.run(batch, ["cache_warm_manifests"])
+    assert not run.success
+    assert not checks_of(run)[name]
+    assert checks_of(project.run(batch))[name], "the next whole run renders them again"
+
+
+def test_names_in_markdown_are_text_and_pictures_are_pictures():
+    evil = "a](javascript:alert(1))|<b>`*_~#!\\\n.jpg"
+    preview = "data:image/webp;base64,UklGRg=="
+    duplicates = [
+        Duplicate(evil, "b", "picture", 3, 9, preview),
+        Duplicate("plain.jpg", "c", "bytes", 0, 9, "javascript:alert(1)"),
+    ]
+    text = group_previews([Group("a", evil, preview, duplicates)]).value
+    assert text.count("](data:image/webp;base64,") == 2
+    assert len(text.splitlines()) == 3
+    # Without its escapes nothing is left of it that Markdown or HTML would read.
+    left = re.sub(r"\\[!-/:-@\[-`{-~]", "", text.replace(f"]({preview})", ""))
+    assert not set("<`*~#") & set(left)
+    assert "](" not in left
+    many = [Group(str(n), f"k{n}", preview, duplicates * 10) for n in range(300)]
+    assert len(group_previews(many).value) < 40_000
+    assert group_previews([]).value == "no duplicates"

@@ -92,6 +92,47 @@ def test_scenes_differ_and_the_smaller_copy_does_not(folder: Path) -> None:
     assert smaller.stat().st_size < original.stat().st_size / 2
 
 
+def test_the_same_pixels_without_exif(folder: Path) -> None:
+    with (
+        Image.open(folder / "still life.jpg") as original,
+        Image.open(folder / "still life (no EXIF).jpg") as stripped,
+    ):
+        assert len(original.getexif()) > 5
+        assert len(stripped.getexif()) == 0
+        assert original.tobytes() == stripped.tobytes()
+
+
+def test_the_mirrored_picture_is_another_until_it_is_turned_round(folder: Path) -> None:
+    original = imagehash.phash(upright(folder / "Ferien am See +1.jpg"))
+    mirrored = upright(folder / "Ferien gespiegelt.jpg")
+    assert mirrored.size == (120, 80)
+    assert imagehash.phash(mirrored) - original > 16
+    assert imagehash.phash(ImageOps.mirror(mirrored)) - original <= 4
+
+
+def test_the_frame_is_white_and_the_picture_within_it_the_same(folder: Path) -> None:
+    framed = upright(folder / "night_city framed.jpg")
+    grey = np.asarray(framed.convert("L"))
+    border = round(0.05 * 246 * 0.3)
+    assert grey.shape == (round(246 * 0.3) + 2 * border, round(369 * 0.3) + 2 * border)
+    # Beside a hard edge JPEG rings by a few levels.
+    for edge in (grey[0], grey[-1], grey[:, 0], grey[:, -1]):
+        assert edge.min() > 235
+    original = imagehash.phash(upright(folder / "night_city.jpeg"))
+    assert imagehash.phash(ImageOps.crop(framed, border)) - original <= 6
+
+
+def test_two_shots_from_one_place_overlap_and_are_not_the_same(folder: Path) -> None:
+    first, second = (upright(folder / f"DSC_010{n}.jpg") for n in (1, 2))
+    # The second camera looks a third of the picture further to the right.
+    shift, width = round(first.width / 3), first.width
+    left = np.asarray(first.crop((shift, 0, width, first.height)).convert("L"), float)
+    right = np.asarray(second.crop((0, 0, width - shift, second.height)).convert("L"), float)
+    assert np.corrcoef(left.ravel(), right.ravel())[0, 1] > 0.95
+    assert imagehash.phash(first) - imagehash.phash(second) > 10
+    assert imagehash.dhash(first) - imagehash.dhash(second) > 10
+
+
 def test_the_camera_was_turned_and_not_the_world(folder: Path) -> None:
     """Where things are known to be: lamps above the river, a head above its shoulders."""
     city = np.asarray(upright(folder / "night_city.jpeg").convert("L"))

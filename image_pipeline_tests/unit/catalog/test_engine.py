@@ -1,4 +1,4 @@
-"""Migrations, transactions, and many processes on one SQLite file."""
+"""Migrations, transactions, and many processes on one catalog."""
 
 import multiprocessing
 import re
@@ -49,7 +49,7 @@ def test_a_difference_would_be_seen(catalog):
     assert sorted(kinds) == ["add_index", "remove_column"]
 
 
-def test_the_migrations_give_the_very_sql_of_the_schema(catalog, tmp_path):
+def test_the_migrations_give_the_very_sql_of_the_schema(sqlite, tmp_path):
     """What the comparison above leaves out: conditions of indexes, names of constraints."""
 
     def statements(connection):
@@ -57,9 +57,7 @@ def test_the_migrations_give_the_very_sql_of_the_schema(catalog, tmp_path):
         return {
             # The parts in any order: constraints may be written in another one.
             # SQLite quotes the name of a table that was renamed.
-            name: sorted(
-                re.split(r", ?\s|\(\s|\s\)", re.sub(r"\s+", " ", sql.replace('"', "")))
-            )
+            name: sorted(re.split(r", ?\s|\(\s|\s\)", re.sub(r"\s+", " ", sql.replace('"', ""))))
             for name, sql in connection.execute(sa.text(query))
             if name != "alembic_version"
         }
@@ -69,7 +67,7 @@ def test_the_migrations_give_the_very_sql_of_the_schema(catalog, tmp_path):
         schema.metadata.create_all(connection)
         expected = statements(connection)
     fresh.dispose()
-    with catalog.read() as connection:
+    with sqlite.read() as connection:
         migrated = statements(connection)
     assert migrated == expected
     assert "WHERE batch_id IS NULL" in migrated["ix_uploads_waiting"][-1]
@@ -111,6 +109,7 @@ def read_then_write(number, start, url, upload):
     start.wait(PATIENCE_SECONDS)
     for turn in range(ROUNDS):
         with catalog.write() as connection:
+            engine.lock(connection, "counter")
             row = connection.execute(
                 sa.select(schema.uploads.c.size).where(schema.uploads.c.id == upload)
             ).scalar_one()
@@ -166,7 +165,7 @@ def test_times_come_back_in_utc_whatever_their_zone(catalog):
         (stored,) = connection.execute(sa.text("SELECT last_modified FROM uploads")).scalars()
     assert found == there
     assert found.tzinfo is UTC
-    assert stored == "2026-03-02 04:30:00.000000"
+    assert str(stored)[:19] == "2026-03-02 04:30:00", "as the database has it"
 
 
 def test_a_time_without_a_zone_is_refused(catalog):
@@ -179,7 +178,10 @@ def test_a_time_without_a_zone_is_refused(catalog):
 
 
 def test_references_are_enforced(catalog):
-    with catalog.write() as connection, pytest.raises(sa.exc.IntegrityError, match="FOREIGN KEY"):
+    with (
+        catalog.write() as connection,
+        pytest.raises(sa.exc.IntegrityError, match=r"(?i)foreign key"),
+    ):
         uploads.add(connection, [upload_row("a", batch_id="no such batch")])
 
 

@@ -23,6 +23,7 @@ from .helpers import PLACEHOLDER, a_variant, an_image, on_cdn
 AVIF = a_variant("avif", 640, 427, 20_000)
 JPEG = a_variant("jpeg", 640, 427, 40_000)
 LARGE = a_variant("jpeg", 1920, 1280, 300_000, size="large")
+LARGE_AVIF = a_variant("avif", 1920, 1280, 150_000, size="large")
 THUMB = a_variant("jpeg", 400, 400, 15_000, size="thumbnail", role="thumbnail")
 
 
@@ -48,11 +49,15 @@ def test_an_image_manifest_in_full() -> None:
         LARGE,
         JPEG,
         AVIF,
+        LARGE_AVIF,
         uploads=("uploads/photos/sea.jpg", "uploads/photos/a.jpg"),
         aliases=("c3", "b2"),
+        focal_point=(0.25, 0.75),
+        thumbhash="3OcRJYB4d3h/iIeHeEh3eIhw+j3A",
     )
     small, large = "variants/a1/small-640x427.f00", "variants/a1/large-1920x1280.f00"
     jpegs = f"https://cdn.test/{small}.jpeg 640w, https://cdn.test/{large}.jpeg 1920w"
+    avifs = f"https://cdn.test/{small}.avif 640w, https://cdn.test/{large}.avif 1920w"
     assert image_manifest(image, on_cdn, "50vw") == {
         "schema_version": 1,
         "id": "a1",
@@ -67,18 +72,21 @@ def test_an_image_manifest_in_full() -> None:
         "animated": False,
         "dominant_color": "#336699",
         "placeholder": PLACEHOLDER,
+        "thumbhash": "3OcRJYB4d3h/iIeHeEh3eIhw+j3A",
+        "focal_point": {"x": 0.25, "y": 0.75},
         "variants": [
             entry("responsive", "small", "avif", 640, 427, 20_000),
+            entry("responsive", "large", "avif", 1920, 1280, 150_000),
             entry("responsive", "small", "jpeg", 640, 427, 40_000),
             entry("responsive", "large", "jpeg", 1920, 1280, 300_000),
             entry("thumbnail", "thumbnail", "jpeg", 400, 400, 15_000),
         ],
-        "srcset": {"avif": f"https://cdn.test/{small}.avif 640w", "jpeg": jpegs},
+        "srcset": {"avif": avifs, "jpeg": jpegs},
         "sizes": "50vw",
         "src": f"https://cdn.test/{small}.jpeg",
         "html": (
             '<picture><source type="image/avif"'
-            f' srcset="https://cdn.test/{small}.avif 640w" sizes="50vw">'
+            f' srcset="{avifs}" sizes="50vw">'
             f'<img src="https://cdn.test/{small}.jpeg" srcset="{jpegs}" sizes="50vw"'
             ' width="640" height="427" alt="" loading="lazy" decoding="async"'
             f' style="background:#336699 url({PLACEHOLDER}) center/cover no-repeat"></picture>'
@@ -107,7 +115,8 @@ images = st.lists(variants, max_size=15, unique_by=lambda one: one.key)
 def test_srcsets_ascend_in_real_widths_without_repeating_one(some: list[Variant]) -> None:
     srcset = image_manifest(an_image(*some), on_cdn)["srcset"]
     shown = [one for one in some if one.role == "responsive"]
-    assert set(srcset) == {one.format for one in shown}
+    widest = max((one.width for one in shown), default=0)
+    assert set(srcset) == {one.format for one in shown if one.width == widest}
     for name, text in srcset.items():
         candidates = [candidate.split(" ") for candidate in text.split(", ")]
         widths = [int(descriptor.removesuffix("w")) for _, descriptor in candidates]
@@ -115,6 +124,17 @@ def test_srcsets_ascend_in_real_widths_without_repeating_one(some: list[Variant]
         for url, descriptor in candidates:
             (file,) = (one for one in shown if on_cdn(one.key) == url)
             assert (file.format, f"{file.width}w") == (name, descriptor)
+
+
+def test_a_format_without_the_widest_file_is_not_offered() -> None:
+    """A browser that prefers it would enlarge a narrower file."""
+    manifest = image_manifest(an_image(AVIF, JPEG, LARGE), on_cdn)
+    assert set(manifest["srcset"]) == {"jpeg"}
+    assert "avif" not in manifest["html"]
+    assert {one["format"] for one in manifest["variants"]} == {"avif", "jpeg"}
+    wide_thumbnail = a_variant("webp", 3000, 3000, 9, role="thumbnail")
+    srcset = image_manifest(an_image(AVIF, JPEG, wide_thumbnail), on_cdn)["srcset"]
+    assert set(srcset) == {"avif", "jpeg"}, "thumbnails do not count"
 
 
 def test_of_two_files_of_one_width_the_smaller_is_offered() -> None:

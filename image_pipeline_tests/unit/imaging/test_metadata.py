@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from image_pipeline.imaging.containers import jpeg_markers, webp_size
-from image_pipeline.imaging.metadata import find_metadata
+from image_pipeline.imaging.metadata import EXIF_HEAD, copyright_exif, find_metadata
 
 from .builders import ADOBE_RGB, a_photograph, encoded, matrix_profile, noise
 
@@ -51,6 +51,69 @@ def test_a_comment_between_two_scans() -> None:
     with Image.open(io.BytesIO(hidden)) as image:
         image.load()  # decoders do not mind
     assert find_metadata(hidden) == ["comment"]
+
+
+# ------------------------------------------------------------------------------ copyright notices
+
+
+def with_exif(kind: str, tiff: bytes, mode: str = "RGB", xmp: bytes = b"") -> bytes:
+    head = EXIF_HEAD if kind == "JPEG" else b""
+    return encoded(noise(40, 30, 4).convert(mode), kind, exif=head + tiff, xmp=xmp)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("notice", ["Ann", "Anna", "A", "© 2026 Ann Example", "x" * 1000])
+def test_a_notice_alone_has_a_name_of_its_own(kind: str, notice: str) -> None:
+    file = with_exif(kind, copyright_exif(notice))
+    assert find_metadata(file) == ["copyright"]
+    with Image.open(io.BytesIO(file)) as image:
+        exif = image.getexif()
+        assert dict(exif) == {0x8298: notice.encode().decode("latin-1")}  # as Pillow reads bytes
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
+def test_a_notice_beside_transparency(kind: str) -> None:
+    assert find_metadata(with_exif(kind, copyright_exif("Ann"), "RGBA")) == ["copyright"]
+
+
+@given(notice=st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=1000))
+def test_a_notice_is_one_directory_of_one_ascii_entry(notice: str) -> None:
+    """TIFF 6.0, section 2: header, count, tag, type 2, bytes with the final zero, no successor."""
+    tiff, text = copyright_exif(notice), notice.encode() + b"\0"
+    mark, magic, start, count, tag, kind, size = struct.unpack_from("<2sHIHHHI", tiff)
+    assert (mark, magic, start, count, tag, kind, size) == (
+        b"II", 42, 8, 1, 0x8298, 2, len(text)
+    )  # fmt: skip
+    assert tiff[22:26] == bytes(4)
+    at = struct.unpack_from("<I", tiff, 18)[0] if size > 4 else 18
+    assert tiff[at : at + size] == text
+    assert len(tiff) == (26 + size if size > 4 else 26)
+
+
+def test_without_a_notice_there_is_no_block() -> None:
+    assert copyright_exif(None) == copyright_exif("") == b""
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "AVIF"])
+def test_a_notice_with_anything_else_is_no_notice(kind: str) -> None:
+    name = "EXIF or XMP" if kind == "JPEG" else "EXIF"
+    good = copyright_exif("Ann Example")
+    another = Image.Exif()
+    another[0x8298], another[0x010F] = "Ann Example", "a camera"
+    described = Image.Exif()
+    described[0x010E] = "Ann Example"
+    for tiff in (
+        good + b"48.8584N",  # behind the text
+        good + b"\0",
+        good.replace(bytes(4) + b"Ann", b"\x08\0\0\0Ann"),  # another directory
+        another.tobytes().removeprefix(EXIF_HEAD),
+        described.tobytes().removeprefix(EXIF_HEAD),
+    ):
+        assert find_metadata(with_exif(kind, tiff)) == [name], tiff
+    assert find_metadata(with_exif(kind, good, xmp=XMP)) == [
+        "EXIF or XMP" if kind == "JPEG" else "XMP",
+        "copyright",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import pytest
@@ -12,15 +13,17 @@ from image_pipeline.imaging import recipe as module
 from image_pipeline.imaging.recipe import (
     encoder_versions,
     extension,
+    keeps_animation,
     mime_type,
     plan_variants,
     planned_sizes,
     recipe_fingerprint,
     variant_fingerprint,
 )
-from image_pipeline.settings import Avif, Formats, Jpeg, Recipe, Size, Webp
+from image_pipeline.settings import Avif, Formats, Jpeg, LargeSources, Recipe, Size, Webp
 
 DEFAULT = Recipe()
+MOVING = Recipe(animation="keep")
 SIDES = st.integers(1, 20_000)
 
 
@@ -33,6 +36,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         width=st.integers(1, 4000),
         height=st.integers(1, 4000),
         fit=fits,
+        quality=st.dictionaries(st.sampled_from(["avif", "webp", "jpeg"]), st.integers(1, 100)),
         quality_offset=st.none() | st.integers(-50, 50),
     )
     names = st.sampled_from(["a", "b", "c", "d", "e"])
@@ -40,6 +44,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
     return Recipe(
         sizes=draw(st.dictionaries(names, sizes, min_size=1)),
         formats=Formats.model_validate(dict.fromkeys(chosen)),
+        large_sources=draw(st.none() | st.builds(LargeSources, quality_offset=st.integers(-50, 0))),
     )
 
 
@@ -77,9 +82,23 @@ def test_quality_table() -> None:
     }  # fmt: skip
 
 
+def test_the_page_shows_the_quality_table(pytestconfig: pytest.Config) -> None:
+    page = (pytestconfig.rootpath / "docs" / "imaging.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+?): ?.*px \| (\d+) \| (\d+) \| (\d+) \|$", page, re.MULTILINE)
+    rows += re.findall(r"^\| (thumbnail), .*\| (\d+) \| (\d+) \| (\d+) \|$", page, re.MULTILINE)
+    shown = {
+        (size.strip(), kind): int(level)
+        for names, *levels in rows
+        for size in names.split(",")
+        for kind, level in zip(("jpeg", "webp", "avif"), levels, strict=True)
+    }
+    plans = plan_variants(DEFAULT, 6000, 4000)
+    assert shown == {(plan.size, plan.format): plan.quality for plan in plans}
+
+
 def test_quality_stays_in_the_encoders_range() -> None:
-    sizes = {"most": Size(width=9, height=9, quality_offset=50)}
-    sizes["least"] = Size(width=5, height=5, quality_offset=-50)
+    sizes = {"most": Size(width=90, height=90, quality_offset=50)}
+    sizes["least"] = Size(width=50, height=50, quality_offset=-50)
     formats = Formats(jpeg=Jpeg(quality=60), webp=Webp(quality=60), avif=Avif(quality=40))
     plans = plan_variants(Recipe(sizes=sizes, formats=formats), 100, 100)
     found = {(plan.size, plan.format): plan.quality for plan in plans}
@@ -88,6 +107,74 @@ def test_quality_stays_in_the_encoders_range() -> None:
     assert found["most", "avif"] == 90
     assert found["least", "avif"] == 1
     assert found["least", "jpeg"] == 10
+
+
+def test_a_size_has_qualities_of_its_own() -> None:
+    """One format is named, the others take the format's with the size's offset."""
+    sizes = {"one": Size(width=640, height=480, quality={"jpeg": 91}, quality_offset=-5)}
+    plans = plan_variants(Recipe(sizes=sizes, formats=DEFAULT.formats), 6000, 4000)
+    assert {plan.format: plan.quality for plan in plans} == {"jpeg": 91, "webp": 78, "avif": 55}
+
+
+@pytest.mark.parametrize(
+    ("size", "lower"), [((6000, 4000), 0), ((6001, 4000), 5), ((4000, 6001), 5), ((30, 20), 0)]
+)
+def test_large_sources_are_those_above_their_megapixels(size: tuple[int, int], lower: int) -> None:
+    """24 megapixels are not more than 24."""
+    sizes = {"one": Size(width=640, height=480, quality={"jpeg": 91})}
+    large = LargeSources(megapixels=24.0, quality_offset=-5)
+    plans = plan_variants(Recipe(sizes=sizes, large_sources=large), *size)
+    expected = {"jpeg": 91 - lower, "webp": 83 - lower, "avif": 60 - lower}
+    assert {plan.format: plan.quality for plan in plans} == expected
+
+
+# ----------------------------------------------------------------------------------- the formats
+
+
+@pytest.mark.parametrize(
+    ("size", "kinds"),
+    [
+        ((16, 16), {"avif", "webp", "jpeg"}),
+        ((15, 400), {"webp", "jpeg"}),
+        ((400, 15), {"webp", "jpeg"}),
+        ((1, 1), {"webp", "jpeg"}),
+    ],
+)
+def test_no_avif_below_16_pixels(size: tuple[int, int], kinds: set[str]) -> None:
+    assert {plan.format for plan in plan_variants(DEFAULT, *size)} == kinds
+
+
+def test_avif_alone_is_avif_at_any_size() -> None:
+    only = Recipe(formats=Formats(avif=Avif()))
+    assert {plan.format for plan in plan_variants(only, 3, 3)} == {"avif"}
+
+
+def test_an_animation_moves_in_webp_beside_a_still_jpeg() -> None:
+    plans = plan_variants(MOVING, 800, 600, frames=12)
+    found = {(plan.size, plan.format, plan.animated) for plan in plans}
+    assert found == {
+        *(("medium", kind, kind == "webp") for kind in ("webp", "jpeg")),
+        *(("small", kind, kind == "webp") for kind in ("webp", "jpeg")),
+        *(("thumbnail", kind, False) for kind in ("avif", "webp", "jpeg")),
+    }
+
+
+def test_what_does_not_move_is_planned_as_a_still() -> None:
+    still = plan_variants(MOVING, 800, 600)
+    assert not any(plan.animated for plan in still)
+    assert still == plan_variants(DEFAULT, 800, 600)
+    assert plan_variants(DEFAULT, 800, 600, frames=12) == still
+    # 100 megapixels are allowed, and 209 frames of 0.48 have more.
+    assert plan_variants(MOVING, 800, 600, frames=209) == still
+    assert plan_variants(MOVING, 800, 600, frames=208) != still
+
+
+def test_nothing_moves_without_webp() -> None:
+    recipe = Recipe(animation="keep", formats=Formats(avif=Avif(), jpeg=Jpeg()))
+    assert {plan.format for plan in plan_variants(recipe, 800, 600, frames=9)} == {"avif", "jpeg"}
+    assert not keeps_animation(recipe, 800, 600, 9)
+    alone = Recipe(animation="keep", formats=Formats(webp=Webp()))
+    assert all(plan.animated for plan in plan_variants(alone, 800, 600, ["responsive"], 9))
 
 
 @given(recipe=recipes(), width=SIDES, height=SIDES)
@@ -108,8 +195,13 @@ def test_plans_are_complete_unique_and_sorted(recipe: Recipe, width: int, height
     plans = plan_variants(recipe, width, height)
     keys = [(plan.size, plan.format) for plan in plans]
     assert len(set(keys)) == len(keys)
-    sizes = list(dict.fromkeys(plan.size for plan in plans))
-    assert keys == [(size, kind) for size in sizes for kind in recipe.formats.names]
+    of_size = {plan.size: (plan.width, plan.height) for plan in plans}
+    assert keys == [
+        (size, kind)
+        for size, pixels in of_size.items()
+        for kind in recipe.formats.names
+        if kind != "avif" or min(pixels) >= 16 or recipe.formats.names == ("avif",)
+    ]
     areas = [plan.width * plan.height for plan in plans]
     assert areas == sorted(areas, reverse=True)
     for role in ("responsive", "thumbnail"):

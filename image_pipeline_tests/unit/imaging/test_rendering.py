@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +18,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from image_pipeline.imaging import rendering
+from image_pipeline.imaging import autoquality, rendering
 from image_pipeline.imaging.decoding import Header
 from image_pipeline.imaging.metadata import find_metadata
+from image_pipeline.imaging.recipe import PlannedVariant
 from image_pipeline.imaging.rendering import RenderedVariant, encode, process_image, render
-from image_pipeline.settings import Avif, Formats, Jpeg, Recipe, Size, Webp
+from image_pipeline.settings import AutoQuality, Avif, Formats, Jpeg, Recipe, Role, Size, Webp
 
 from .builders import (
     ADOBE_RGB,
@@ -44,6 +50,16 @@ def of(variants: list[RenderedVariant], size: str, kind: str) -> Image.Image:
     return opened(found[0])
 
 
+def each_alone(file: bytes, recipe: Recipe) -> list[RenderedVariant]:
+    """Every format of a recipe rendered without the others, so that none is dropped for them."""
+    found = []
+    for kind in recipe.formats.names:
+        formats = Formats.model_validate({kind: getattr(recipe.formats, kind)})
+        found += render(file, recipe.model_copy(update={"formats": formats}), LIMITS)
+    assert not any(variant.dropped for variant in found)
+    return found
+
+
 # -------------------------------------------------------------------------------------- sizes
 
 
@@ -56,7 +72,7 @@ def test_every_variant_has_the_planned_size_and_format(
     width: int, height: int, kind: str, alpha: bool
 ) -> None:
     file = encoded(noise(width, height, 4 if alpha and kind == "PNG" else 3), kind)
-    variants = render(file, SMALL_RECIPE, LIMITS)
+    variants = each_alone(file, SMALL_RECIPE)
     assert variants
     for variant in variants:
         image, plan = opened(variant), variant.plan
@@ -65,6 +81,7 @@ def test_every_variant_has_the_planned_size_and_format(
         assert image.width <= width
         assert image.height <= height
         assert variant.sha256 == hashlib.sha256(variant.data).hexdigest()
+        assert variant.length == len(variant.data)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (1, 3000), (3000, 1), (2, 2), (15, 16)])
@@ -72,9 +89,9 @@ def test_every_variant_has_the_planned_size_and_format(
 def test_tiny_and_thin_pictures(kind: str, size: tuple[int, int]) -> None:
     found = process_image(encoded(noise(*size), kind), SMALL_RECIPE, LIMITS)
     assert (found.inspection.width, found.inspection.height) == size
-    assert {one.plan.format for one in found.variants} == {"avif", "webp", "jpeg"}
+    assert {one.plan.format for one in found.variants} == {"webp", "jpeg"}
     for variant in found.variants:
-        assert opened(variant).size == (variant.plan.width, variant.plan.height)
+        assert variant.dropped or opened(variant).size == (variant.plan.width, variant.plan.height)
 
 
 def test_variants_look_like_the_picture() -> None:
@@ -84,7 +101,7 @@ def test_variants_look_like_the_picture() -> None:
         large=Size(width=400, height=400), middle=Size(width=200, height=200),
         small=Size(width=100, height=100),
     )  # fmt: skip
-    for variant in render(encoded(picture, "PNG"), recipe, LIMITS):
+    for variant in each_alone(encoded(picture, "PNG"), recipe):
         size = (variant.plan.width, variant.plan.height)
         expected = pixels(picture.resize(size, Image.Resampling.LANCZOS))
         error = np.mean((pixels(opened(variant).convert("RGB")) - expected) ** 2.0)
@@ -95,7 +112,7 @@ def test_a_crop_shows_the_object_and_keeps_its_shape() -> None:
     """A disc on the right of a panorama, in a square thumbnail: still round, all of it there."""
     image = Image.new("RGB", (900, 300), (60, 70, 80))
     ImageDraw.Draw(image).ellipse((640, 60, 820, 240), fill=(240, 120, 30))
-    thumbnail = of(render(encoded(image, "PNG"), SMALL_RECIPE, LIMITS), "thumbnail", "webp")
+    thumbnail = of(each_alone(encoded(image, "PNG"), SMALL_RECIPE), "thumbnail", "webp")
     red = pixels(thumbnail.convert("RGB"))[..., 0] > 150
     rows, columns = np.nonzero(red)
     assert thumbnail.size == (40, 40)
@@ -111,9 +128,153 @@ def test_a_crop_larger_than_every_whole_picture_comes_from_the_original() -> Non
         whole=Size(width=100, height=100),
         square=Size(width=50, height=50, fit="cover", crop="center"),
     )
-    square = of(render(encoded(picture, "PNG"), recipe, LIMITS), "square", "webp")
+    square = of(each_alone(encoded(picture, "PNG"), recipe), "square", "webp")
     expected = picture.crop((570, 0, 630, 60)).resize((50, 50), Image.Resampling.LANCZOS)
     assert np.abs(pixels(square) - pixels(expected)).mean() < 6
+
+
+def test_a_crop_around_a_focal_point_of_the_recipe() -> None:
+    picture = a_photograph(1200, 300)
+    recipe = recipe_of(square=Size(width=60, height=60, fit="cover", crop=(0.75, 0.5)))
+    square = of(each_alone(encoded(picture, "PNG"), recipe), "square", "webp")
+    expected = picture.crop((750, 0, 1050, 300)).resize((60, 60), Image.Resampling.LANCZOS)
+    assert np.abs(pixels(square) - pixels(expected)).mean() < 6
+
+
+# ------------------------------------------------------------------------------ never larger
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        a_photograph(400, 300),
+        noise(200, 150),
+        noise(120, 90, 4),
+        Image.new("RGB", (400, 300), "#336699"),
+        Image.effect_mandelbrot((300, 200), (-2.0, -1.0, 1.0, 1.0), 30).convert("RGB"),
+    ],
+)
+def test_a_format_is_dropped_if_it_is_not_smaller_than_the_next_that_stays(
+    image: Image.Image,
+) -> None:
+    file = encoded(image, "PNG")
+    alone = {(one.plan.size, one.plan.format): one for one in each_alone(file, SMALL_RECIPE)}
+    variants = render(file, SMALL_RECIPE, LIMITS)
+    for size in {one.plan.size for one in variants}:
+        stays: list[int] = []
+        for kind in ("jpeg", "webp", "avif"):
+            bare = alone[size, kind]
+            (found,) = [one for one in variants if (one.plan.size, one.plan.format) == (size, kind)]
+            assert found.dropped == (kind != "jpeg" and bare.length >= stays[-1])
+            # What came out is told either way.
+            assert (found.sha256, found.length) == (bare.sha256, bare.length)
+            assert found.data == (b"" if found.dropped else bare.data)
+            if not found.dropped:
+                stays.append(found.length)
+
+
+def test_both_outcomes_are_met_above() -> None:
+    """Noise costs WebP more than JPEG; a photograph costs AVIF less than both."""
+    variants = [
+        *render(encoded(noise(200, 150), "PNG"), SMALL_RECIPE, LIMITS),
+        *render(encoded(a_photograph(400, 300), "PNG"), SMALL_RECIPE, LIMITS),
+    ]
+    met = {(one.plan.format, one.dropped) for one in variants}
+    assert met >= {("webp", True), ("avif", False), ("webp", False)}
+    assert ("jpeg", True) not in met
+
+
+def test_equal_bytes_are_not_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendering, "encode", lambda *_: b"12345")
+    for variant in render(encoded(noise(200, 150), "PNG"), SMALL_RECIPE, LIMITS):
+        assert variant.dropped == (variant.plan.format != "jpeg")
+
+
+def test_without_jpeg_the_last_format_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendering, "encode", lambda *_: b"12345")
+    recipe = SMALL_RECIPE.model_copy(update={"formats": Formats(avif=Avif(), webp=Webp())})
+    for variant in render(encoded(noise(200, 150), "PNG"), recipe, LIMITS):
+        assert variant.dropped == (variant.plan.format == "avif")
+
+
+# ------------------------------------------------------------------------- automatic quality
+
+
+class TestAutomaticQuality:
+    RECIPE = SMALL_RECIPE.model_copy(update={"quality": AutoQuality(target=71.0)})
+
+    @pytest.fixture
+    def asked(self, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+        """What the search is asked; it answers with a quality by format."""
+        calls: list[dict[str, Any]] = []
+
+        def choose(
+            picture: Image.Image, plans: Sequence[PlannedVariant], target: float, encode: Any
+        ) -> list[PlannedVariant]:
+            calls.append({"picture": picture, "plans": plans, "target": target, "encode": encode})
+            levels = {"avif": 33, "webp": 44, "jpeg": 55}
+            return [replace(plan, quality=levels[plan.format]) for plan in plans]
+
+        monkeypatch.setattr(autoquality, "choose_qualities", choose)
+        return calls
+
+    def test_is_found_once_on_the_largest_picture(self, asked: list[dict[str, Any]]) -> None:
+        variants = render(encoded(cutout(), "PNG"), self.RECIPE, LIMITS)
+        (call,) = asked
+        assert (call["picture"].mode, call["picture"].size) == ("RGB", (96, 96))
+        assert call["picture"].getpixel((0, 0)) == (255, 255, 255)  # flattened
+        assert call["target"] == 71.0
+        assert call["plans"] == rendering.plan_variants(self.RECIPE, 400, 400)
+        assert {(one.plan.format, one.plan.quality) for one in variants} == {
+            ("avif", 33), ("webp", 44), ("jpeg", 55)
+        }  # fmt: skip
+
+    def test_decides_the_bytes(self, asked: list[dict[str, Any]]) -> None:
+        file = encoded(a_photograph(400, 300), "PNG")
+        fixed = Formats(avif=Avif(quality=33), webp=Webp(quality=44), jpeg=Jpeg(quality=55))
+        sizes = {
+            name: size.model_copy(update={"quality_offset": 0})
+            for name, size in SMALL_RECIPE.sizes.items()
+        }
+        expected = render(file, Recipe(sizes=sizes, formats=fixed), LIMITS)
+        assert render(file, self.RECIPE, LIMITS) == expected
+        assert asked
+
+    def test_tries_what_will_be_written(self, asked: list[dict[str, Any]]) -> None:
+        render(encoded(a_photograph(400, 300), "PNG"), self.RECIPE, LIMITS)
+        picture = noise(40, 30)
+        found = asked[0]["encode"](picture, "webp", 61)
+        assert found == encode(picture, self.RECIPE, "webp", 61)
+
+    @pytest.mark.parametrize("roles", [["thumbnail"], ["responsive"]])
+    def test_does_not_depend_on_roles(self, roles: list[Role]) -> None:
+        file = encoded(a_photograph(400, 300), "PNG")
+        whole = render(file, self.RECIPE, LIMITS)
+        some = render(file, self.RECIPE, LIMITS, roles)
+        assert some == [one for one in whole if one.plan.role in roles]
+
+    def test_crops_from_the_original_come_before_it(self, asked: list[dict[str, Any]]) -> None:
+        recipe = self.RECIPE.model_copy(
+            update={
+                "sizes": {
+                    "whole": Size(width=100, height=100),
+                    "square": Size(width=50, height=50, fit="cover"),
+                }
+            }
+        )
+        variants = render(encoded(a_photograph(1200, 60), "PNG"), recipe, LIMITS)
+        assert asked[0]["picture"].size == (100, 5)
+        assert {one.plan.size for one in variants} == {"whole", "square"}
+
+    def test_of_crops_alone(self, asked: list[dict[str, Any]]) -> None:
+        sizes = {
+            "tile": Size(width=20, height=20, fit="cover"),
+            "square": Size(width=50, height=50, fit="cover"),
+        }
+        recipe = self.RECIPE.model_copy(update={"sizes": sizes})
+        variants = render(encoded(a_photograph(200, 100), "PNG"), recipe, LIMITS)
+        assert asked[0]["picture"].size == (50, 50)
+        assert {one.plan.size for one in variants} == {"tile", "square"}
 
 
 class TestDraft:
@@ -177,7 +338,7 @@ def cutout() -> Image.Image:
 def test_hidden_colours_do_not_bleed() -> None:
     for kind in ("PNG", "WEBP"):
         options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
-        variants = render(encoded(cutout(), kind, **options), SMALL_RECIPE, LIMITS)
+        variants = each_alone(encoded(cutout(), kind, **options), SMALL_RECIPE)
         for variant in variants:
             if variant.plan.format == "jpeg":
                 continue  # has no alpha, and is looked at below
@@ -188,13 +349,56 @@ def test_hidden_colours_do_not_bleed() -> None:
 
 
 def test_alpha_survives_in_webp_and_avif() -> None:
-    variants = render(encoded(cutout(), "PNG"), SMALL_RECIPE, LIMITS)
+    variants = each_alone(encoded(cutout(), "PNG"), SMALL_RECIPE)
     for size in ("medium", "small", "thumbnail"):
         for kind in ("webp", "avif"):
             image = of(variants, size, kind)
             assert image.mode == "RGBA"
             assert image.getpixel((0, 0))[3] <= 3
             assert image.getpixel((image.width // 2, image.height // 2))[3] == 255
+
+
+def test_no_dark_fringes() -> None:
+    """A white disc on transparent black, put on white: every pixel is white again.
+
+    The encoders are part of it: what they do not see as black cannot bleed.
+    """
+    image = Image.new("RGBA", (401, 397), (0, 0, 0, 0))
+    ImageDraw.Draw(image).ellipse((37, 41, 350, 333), fill=(255, 255, 255, 255))
+    for variant in each_alone(encoded(image, "PNG"), SMALL_RECIPE):
+        shown = opened(variant).convert("RGBA")
+        white = Image.new("RGBA", shown.size, "white")
+        darkest = pixels(Image.alpha_composite(white, shown))[..., :3].min()
+        assert darkest >= 252, variant.plan
+
+
+def test_colours_under_transparency_are_not_stored() -> None:
+    """What is hidden may be a secret. It is replaced by what is seen: here there is only green."""
+    variants = each_alone(encoded(cutout(), "PNG"), SMALL_RECIPE)
+    for variant in variants:
+        levels = pixels(opened(variant).convert("RGBA"))
+        if variant.plan.format != "jpeg":
+            hidden = levels[levels[..., 3] == 0]
+            assert len(hidden) > 100
+            assert np.minimum(hidden[:, 0], hidden[:, 2]).max() < 40, variant.plan
+
+
+def test_what_is_seen_stays_as_it_was() -> None:
+    """Only pixels of at most 3 % opacity change, and only their colour."""
+    levels = np.asarray(noise(64, 48, 4, seed=3)).copy()
+    levels[:, :, 3] = np.arange(64) * 4
+    picture = Image.fromarray(levels).convert("RGBa")
+    found, expected = pixels(rendering._straight(picture)), pixels(picture.convert("RGBA"))
+    assert (found[..., 3] == expected[..., 3]).all()
+    seen = expected[..., 3] > 8
+    assert (found[seen] == expected[seen]).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (8, 9), (17, 1)])
+def test_hidden_colours_of_tiny_pictures(size: tuple[int, int]) -> None:
+    empty = Image.new("RGBA", size, (255, 0, 255, 0)).convert("RGBa")
+    assert rendering._straight(empty).tobytes() == bytes(4 * size[0] * size[1])
+    assert rendering._straight(noise(*size)).size == size
 
 
 @pytest.mark.parametrize("background", ["#ffffff", "#102030"])
@@ -248,8 +452,9 @@ def test_nothing_but_pixels_is_published(name: str) -> None:
     file = planted()[name]
     assert PLANTED in file
     found = process_image(file, SMALL_RECIPE, LIMITS)
-    assert len(found.variants) == 9 or name == "webp, alpha"
-    for variant in found.variants:
+    variants = each_alone(file, SMALL_RECIPE)
+    assert len(variants) == len(found.variants) == 9 or name == "webp, alpha"
+    for variant in variants:
         assert find_metadata(variant.data) == []
         for word in (b"PLANTED", b"GPS", b"Exif", b"xmp", b"ICC_PROFILE", b"acsp", b"2026"):
             assert word not in variant.data, (variant.plan, word)
@@ -264,6 +469,28 @@ def test_the_same_file_gives_the_same_bytes(kind: str) -> None:
     file = encoded(a_photograph(400, 300), kind)
     first = render(file, SMALL_RECIPE, LIMITS)
     assert first == render(file, SMALL_RECIPE, LIMITS)
+
+
+def test_another_process_gives_the_same_bytes() -> None:
+    """Nothing of this process counts: neither what it did before nor how it orders sets."""
+    file = encoded(a_photograph(400, 300), "PNG")
+    program = (
+        "import sys, json\n"
+        "from image_pipeline.imaging.rendering import render\n"
+        "from image_pipeline.settings import Limits, Recipe\n"
+        "recipe = Recipe.model_validate_json(sys.argv[1])\n"
+        "found = render(sys.stdin.buffer.read(), recipe, Limits())\n"
+        "print(json.dumps([[one.plan.size, one.plan.format, one.sha256] for one in found]))\n"
+    )
+    recipe = TestAutomaticQuality.RECIPE
+    answer = subprocess.run(
+        [sys.executable, "-c", program, recipe.model_dump_json()],
+        input=file, capture_output=True, check=True, env={"PYTHONHASHSEED": "12345"},
+    )  # fmt: skip
+    expected = [
+        [one.plan.size, one.plan.format, one.sha256] for one in render(file, recipe, LIMITS)
+    ]
+    assert json.loads(answer.stdout) == expected
 
 
 @pytest.mark.parametrize("image", [a_photograph(400, 300), cutout(), a_photograph(900, 60)])
@@ -281,7 +508,7 @@ def test_roles_do_not_change_bytes(image: Image.Image) -> None:
 
 def test_a_recipe_of_crops_alone() -> None:
     recipe = recipe_of(square=Size(width=30, height=30, fit="cover"))
-    variants = render(encoded(a_photograph(200, 100), "JPEG"), recipe, LIMITS)
+    variants = each_alone(encoded(a_photograph(200, 100), "JPEG"), recipe)
     assert {opened(one).size for one in variants} == {(30, 30)}
 
 

@@ -43,21 +43,26 @@ def make_settings(**parts):
 
 
 def make_tools(catalog, tmp_path, bucket=None, **parts):
-    return Tools(make_settings(**parts), bucket, catalog, None, Spool(tmp_path), lambda: NOW)
+    spool = Spool(tmp_path / "spool")
+    return Tools(make_settings(**parts), bucket, catalog, None, spool, lambda: NOW)
 
 
-def add_batch(catalog, *decisions, source="photos"):
-    """A batch with one upload per decision: (key, verdict, reason, image); its id."""
+def add_batch(catalog, *decisions, source="photos", modified=NOW):
+    """A batch with one upload per decision: (key, verdict, reason, image); its id.
+
+    ``modified`` is when they were written: one time for all, or one for each.
+    """
+    times = modified if isinstance(modified, list) else [modified] * len(decisions)
     rows = [
         {
             "source": source, "key": f"uploads/{source}/{key}", "etag": "e", "size": 1000,
-            "last_modified": NOW, "discovered_at": NOW,
+            "last_modified": time, "discovered_at": NOW,
         }
-        for key, *_ in decisions
+        for (key, *_), time in zip(decisions, times, strict=True)
     ]  # fmt: skip
     with catalog.write() as connection:
         uploads.add(connection, rows)
-        (batch,) = batches.form(connection, source, NOW, 99, lambda waiting: [list(waiting)])
+        (batch,) = batches.form(connection, source, NOW, 1000, lambda waiting: [list(waiting)])
         found = uploads.of_batch(connection, batch)
         uploads.decide(
             connection,
@@ -80,7 +85,8 @@ def image_row(image, phash=0x0123456789ABCDEF, **changes):
         "orientation": 1, "mode": "RGB", "has_alpha": False, "animated": False, "lossless": False,
         "flags": [], "phash64": bands.signed(phash), "phash256": "0" * 64, "dhash64": 0,
         "texture": 50.0, "dominant_color": "#102030", "placeholder": "data:image/webp;base64,AA==",
-        "created_at": NOW,
+        "created_at": NOW, "frames": 1, "quality": None, "pixels": None, "chroma": None,
+        "content_width": None, "content_height": None, "content_phash64": None,
         **{f"b{n}": value for n, value in enumerate(bands.split(phash))},
         **changes,
     }  # fmt: skip
@@ -101,3 +107,24 @@ def variant_rows(image, keys):
 def add_images(catalog, *rows):
     with catalog.write() as connection:
         images.add_images(connection, rows)
+
+
+def inspect(catalog, **pictures):
+    """Images of real pixels in the catalog, as a worker inspects them, by their names."""
+    import io
+
+    from image_pipeline.imaging.inspection import inspect_image
+    from image_pipeline.settings import Limits
+    from image_pipeline.stages.inspecting import image_row as row_of
+    from image_pipeline.stages.inspecting import sketch_row
+
+    rows, sketches = [], []
+    for name, picture in pictures.items():
+        data = io.BytesIO()
+        picture.save(data, "PNG")
+        found = inspect_image(data.getvalue(), Limits())
+        rows.append(row_of(name, len(data.getvalue()), found, NOW))
+        sketches.append(sketch_row(name, found))
+    with catalog.write() as connection:
+        images.add_images(connection, rows)
+        images.add_sketches(connection, sketches)

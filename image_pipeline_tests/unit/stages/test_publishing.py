@@ -66,7 +66,7 @@ def test_a_batch_is_finished_when_everything_is_published_or_rejected(tools):
     published = publish_batch(tools, batch)
     assert published.unfinished == []
     assert state(tools, batch) == "waiting"
-    finish_batch(tools, batch)
+    assert finish_batch(tools, batch, published)
     assert state(tools, batch) == "done"
     assert (published.images, published.variants, published.urls) == (1, 3, 3)
     assert published.contact_sheet[8:12] == b"WEBP"
@@ -190,7 +190,7 @@ def test_publishing_again_gives_the_same_bytes(tools):
 
 def test_a_batch_that_is_finished_is_not_due_any_more(tools):
     batch = add_batch(tools.catalog, ("a.jpg", "rejected", "truncated", None))
-    finish_batch(tools, batch)
+    finish_batch(tools, batch, publish_batch(tools, batch))
     with tools.catalog.read() as connection:
         found = batches.get(connection, batch)
     assert (found.state, found.due_at, found.lease_owner) == ("done", None, None)

@@ -18,9 +18,22 @@ def upgrade() -> None:
     _images()
     _members()
     op.add_column(
+        "batches",
+        sa.Column(
+            "spent",
+            sa.Integer(),
+            nullable=False,
+            server_default="0",
+            comment="attempts before the batch was last reopened",
+        ),
+    )
+    op.add_column(
         "variants",
         sa.Column(
-            "dropped", sa.Boolean(), nullable=False, server_default=sa.false(),
+            "dropped",
+            sa.Boolean(),
+            nullable=False,
+            server_default=sa.false(),
             comment="not smaller than the next fallback: not in the bucket",
         ),
     )
@@ -63,7 +76,7 @@ def _images() -> None:
         sa.Column("quality", sa.Integer(), comment="of a JPEG, 1 to 100, estimated"),
         sa.Column("has_profile", sa.Boolean(), nullable=False, server_default=sa.false()),
         sa.Column("pixels", sa.Text(), comment="hash of the upright pixels"),
-        sa.Column("detail", sa.Float(), nullable=False, server_default="1"),
+        sa.Column("chroma", sa.Text(), comment="colours of 4 x 4 cells: hashes are blind to them"),
         sa.Column(
             "content_width", sa.Integer(), comment="within a uniform border, if there is one"
         ),

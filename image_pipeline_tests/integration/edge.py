@@ -1,0 +1,91 @@
+"""A real caching edge: nginx with proxy_cache in front of an S3 bucket."""
+
+import http.client
+import os
+import shutil
+import socket
+import subprocess
+import time
+from urllib.parse import urlsplit
+
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+_CONFIG = """
+daemon off; master_process off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
+events {{ worker_connections 256; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
+  uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
+  proxy_cache_path {folder}/cache keys_zone=edge:4m max_size=500m inactive=1h use_temp_path=off;
+  map $upstream_cache_status $answer {{
+    HIT "Hit from cloudfront"; STALE "Hit from cloudfront"; default "Miss from cloudfront";
+  }}
+  upstream origin {{ server {origin}; keepalive 16; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location /elsewhere {{ return 302 http://{origin}/; }}
+    location /broken {{ return 503; }}
+    location / {{
+      proxy_pass http://origin/{bucket}/; proxy_http_version 1.1;
+      proxy_set_header Connection ""; proxy_set_header Host {origin};
+      proxy_cache edge; proxy_cache_key $uri; proxy_cache_lock on;
+      proxy_cache_use_stale error timeout http_500 http_502 http_503;
+      proxy_connect_timeout 2s; add_header X-Cache $answer always;
+    }}
+  }}
+}}
+"""
+
+
+class Edge:
+    """nginx on a free port, with its cache in ``folder``; a context manager."""
+
+    def __init__(self, folder, origin_url, bucket):
+        self.folder = folder
+        self.origin = urlsplit(origin_url).netloc
+        self.bucket = bucket
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._process = None
+
+    def __enter__(self):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config = self.folder / "nginx.conf"
+        config.write_text(
+            _CONFIG.format(
+                folder=self.folder, origin=self.origin, bucket=self.bucket, port=self.port
+            )
+        )
+        self._process = subprocess.Popen(
+            [NGINX, "-p", str(self.folder), "-c", str(config)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        self._wait()
+        return self
+
+    def __exit__(self, *_):
+        self._process.terminate()
+        self._process.wait(10)
+
+    def _wait(self):
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise RuntimeError((self.folder / "error.log").read_text())
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+                connection.request("GET", "/broken")
+                assert connection.getresponse().status == 503
+                connection.close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return
+        raise TimeoutError("nginx did not start")
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
