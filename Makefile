@@ -36,6 +36,8 @@ lint: $(READY) ## Check style, types and the rules between rooms
 	$(BIN)/lint-imports
 
 bench: $(READY) ## Run the benchmarks (PHOTOS=dir for your own)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks $(if $(PHOTOS),--photos '$(patsubst ~%,$(HOME)%,$(PHOTOS))')
 
 clean: ## Remove .venv and everything under .data

@@ -11,7 +11,10 @@ import click
 
 from benchmarks import report
 
-NAMES = ("overhead", "latency", "discovery", "memory")
+NAMES = (
+    "overhead", "latency", "discovery", "memory", "throughput", "quality", "duplicates", "index",
+    "warming",
+)  # fmt: skip
 
 #: Variables that would measure another set-up than that of the checkout, or a Python that
 #: compiles the package anew in every process it starts.
@@ -41,8 +44,13 @@ def main(
     latency     from an upload to its manifest, and what of that is not image work
     discovery   100 new keys among 100,000 known ones, beside dagster_aws's get_objects
     memory      peak memory of a run and its workers, for a batch and for one three times as big
+    throughput  the imaging core beside a textbook script, sharp, pyvips and the codecs alone
+    quality     what files score, how equal formats look, and what automatic quality reaches
+    duplicates  which edits of pictures are found, and which different ones are not
+    index       hashes near a hash among up to 10 million, beside FAISS and a BK-tree
+    warming     an edge asked for 10,000 files, beside a load generator
 
-    Without names all of them are measured: about half an hour on two cores. Nothing else should
+    Without names all of them are measured: about two hours on two cores. Nothing else should
     run meanwhile. Photographs are generated once (0.7 GB) into .data/bench/photos. Results are
     kept as .data/bench/NAME.json. Run it in the checkout.
 

@@ -18,6 +18,8 @@ from typing import Any
 
 from benchmarks.look import peak_bytes, resident_bytes
 from benchmarks.report import Report, Row, describe_machine
+from image_pipeline.delivery.warmer import Warmer
+from image_pipeline.settings import Warming
 
 FILES = 10_000
 BYTES = 20_000
@@ -165,9 +167,6 @@ def _load(wrk: str, url: str, folder: Path, files: int) -> float:
 
 def main() -> None:
     """One pass over the files of an edge; what it took, as JSON."""
-    from image_pipeline.delivery.warmer import Warmer
-    from image_pipeline.settings import Warming
-
     url, files = sys.argv[1], int(sys.argv[2])
     rules = Warming(concurrency=CONCURRENCY, per_second=1e6, allow_private_addresses=True)
     with Warmer(rules, [url]) as warmer:

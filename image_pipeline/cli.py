@@ -260,6 +260,38 @@ def dev(port: int, verbose: bool, config: Path | None) -> None:
     sys.exit(run_dev(_settings(config), config, port, verbose))
 
 
+@cli.group()
+def cache() -> None:
+    """Keep published files warm at the edge, and see what it holds."""
+
+
+@cache.command()
+@click.option("--source", help="Only this source. [default: all]")
+@click.option("--force", is_flag=True, help="Also what was warmed a short while ago.")
+@_CONFIG
+@_JSON
+def warm(source: str | None, force: bool, config: Path | None, as_json: bool) -> None:
+    """Ask the edges (base_url) for published files that are due, new ones first.
+
+    Exit code 1 if some could not be warmed; they are listed, and due again the next time.
+    """
+    from image_pipeline.commands.cache import run_warm
+
+    settings = _settings(config)
+    _check_source(settings, source)
+    sys.exit(run_warm(settings, source, force, as_json))
+
+
+@cache.command("stats")
+@_CONFIG
+@_JSON
+def cache_stats(config: Path | None, as_json: bool) -> None:
+    """Show what the edges answered last: files, hits and misses by source."""
+    from image_pipeline.commands.cache import run_stats
+
+    sys.exit(run_stats(_settings(config), as_json))
+
+
 def _settings(config: Path | None) -> Settings:
     try:
         return load_settings(config)

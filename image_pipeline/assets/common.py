@@ -25,11 +25,14 @@ SHOWN_ROWS = 50
 #: partition does not depend on its rows. Nullable: rejects have no pixels.
 _KINDS = {
     **dict.fromkeys(
-        ("width", "height", "bytes", "distance", "quality", "uploads", "aliases", "variants"),
+        (
+            "width", "height", "bytes", "distance", "quality", "uploads", "aliases", "variants",
+            "files", "asked", "warm", "hits", "misses",
+        ),
         "Int64",
     ),
     "seconds": "Float64",
-}
+}  # fmt: skip
 
 
 def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from image_pipeline.catalog.engine import HashDistance, chunks, insert_new, lock
 from image_pipeline.catalog.images import Member
-from image_pipeline.catalog.schema import batches, images, members, separations, uploads
+from image_pipeline.catalog.schema import batches, images, members, separations, sketches, uploads
 from image_pipeline.dedupe import bands
 from image_pipeline.dedupe.grouping import MIN_TEXTURE, PHASH64_DISTANCE, Picture
 
@@ -54,7 +54,11 @@ def get_pictures(connection: sa.Connection, source: str, ids: Iterable[str]) -> 
     """
     found: list[Picture] = []
     for part in chunks(ids):
-        query = sa.select(*_picture_columns(source)).where(images.c.id.in_(part))
+        query = (
+            sa.select(*_picture_columns(source))
+            .outerjoin(sketches, sketches.c.image_id == images.c.id)
+            .where(images.c.id.in_(part))
+        )
         found.extend(as_picture(row) for row in connection.execute(query).mappings())
     return found
 
@@ -81,6 +85,7 @@ def related(
             .select_from(alike)
             .join(images, images.c.id == alike.c.id)
             .join(members, (members.c.image_id == images.c.id) & (members.c.source == source))
+            .outerjoin(sketches, sketches.c.image_id == images.c.id)
         )
         found.update((row["id"], as_picture(row)) for row in connection.execute(query).mappings())
     return list(found.values())
@@ -117,7 +122,10 @@ def _probes(hashes: Iterable[int]) -> sa.CTE:
 
 
 def _picture_columns(source: str) -> list[sa.ColumnElement[Any]]:
-    """Columns for :func:`as_picture`; ``since`` is the age of the oldest upload in the source."""
+    """Columns for :func:`as_picture`, of images and their sketches, which some do not have.
+
+    ``since`` is the age of the oldest upload in the source.
+    """
     since = (
         sa.select(sa.func.min(uploads.c.last_modified))
         .where(uploads.c.image_id == images.c.id, uploads.c.source == source)
@@ -129,7 +137,7 @@ def _picture_columns(source: str) -> list[sa.ColumnElement[Any]]:
         "quality", "content_width", "has_profile", "animated", "has_alpha", "created_at",
         *(f"b{band}" for band in range(bands.BANDS)),
     )  # fmt: skip
-    return [*(images.c[name] for name in names), since]
+    return [*(images.c[name] for name in names), sketches.c.luma, since]
 
 
 def as_picture(row: Row) -> Picture:
@@ -155,6 +163,7 @@ def as_picture(row: Row) -> Picture:
             has_alpha=row["has_alpha"],
             # Uploads of an image that was rendered before the source was renamed are elsewhere.
             since=row["since"] or row["created_at"],
+            sketch=None if row["luma"] is None else bytes(row["luma"]),
         )
     except (TypeError, ValueError) as error:
         raise DamagedRowError(row["id"], str(error)) from None

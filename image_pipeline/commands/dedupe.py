@@ -25,6 +25,7 @@ from image_pipeline.dedupe.near import (
     Nearness,
     Sketched,
     dihedral_hashes,
+    hashes_of,
     near_groups,
     verify,
 )
@@ -163,6 +164,7 @@ def picture_of(image: str, found: Inspection, since: datetime) -> Picture:
         has_alpha=found.has_alpha,
         since=since,
         chroma=prints.chroma,
+        sketch=prints.sketch,
     )
 
 
@@ -201,14 +203,10 @@ def near_pairs(pictures: Sequence[Sketched]) -> dict[tuple[str, str], Nearness]:
 def candidate_pairs(pictures: Sequence[Sketched]) -> NDArray[np.int64]:
     """Pairs of positions that some hash brings within its distance: (pairs, 2), in order.
 
-    Every pair once, the smaller position first. Hashes of what has no texture are noise, and
-    alike by the thousand: they bring none.
+    Every pair once, the smaller position first.
     """
     textured = [place for place, one in enumerate(pictures) if one.texture >= MIN_TEXTURE]
-    hashed = [(place, pictures[place].phash64, pictures[place].sketch) for place in textured]
-    for place, one in enumerate(pictures):
-        if one.content_phash64 is not None and one.content_sketch is not None:
-            hashed.append((place, one.content_phash64, one.content_sketch))
+    hashed = [(place, *view) for place, one in enumerate(pictures) for view in hashes_of(one)]
     owners, hashes = [place for place, _, _ in hashed], [value for _, value, _ in hashed]
     turned = [(place, form) for place, _, sketch in hashed for form in dihedral_hashes(sketch)]
     asking, queries = [place for place, _ in turned], [form for _, form in turned]

@@ -90,13 +90,16 @@ def _result(
         "height": None,
         "dominant_color": None,
         "placeholder": None,
+        "thumbhash": None,
+        "focal_point": None,
         "fingerprint": None,
         "variants": [],
     }
     if outcome.value is not None:
         entry.update(_described(outcome.value.inspection))
         folder = out / file.name
-        entry["variants"] = [_write(folder, variant) for variant in outcome.value.variants]
+        made = [variant for variant in outcome.value.variants if not variant.dropped]
+        entry["variants"] = [_write(folder, variant) for variant in made]
     elif isinstance(outcome.error, Rejected):
         entry.update(
             verdict="rejected", reason=str(outcome.error.reason), message=outcome.error.message
@@ -114,6 +117,8 @@ def _described(found: Inspection) -> dict[str, Any]:
         "height": found.height,
         "dominant_color": found.dominant_color,
         "placeholder": found.placeholder,
+        "thumbhash": found.thumbhash,
+        "focal_point": found.focal_point,
         "fingerprint": {
             # Hexadecimal: JSON numbers lose the low bits of 64 in many readers.
             "phash64": f"{prints.phash64:016x}",
@@ -135,7 +140,8 @@ def _write(folder: Path, variant: RenderedVariant) -> dict[str, Any]:
         "format": plan.format,
         "width": plan.width,
         "height": plan.height,
-        "bytes": len(variant.data),
+        "quality": plan.quality,
+        "bytes": variant.length,
         "path": str(path),
     }
 

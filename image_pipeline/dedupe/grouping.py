@@ -11,9 +11,16 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
 
 from image_pipeline.dedupe.bands import REACH, probes, split
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Cells = NDArray[np.float64]
 
 Tier = Literal["pixels", "picture"]
 
@@ -42,6 +49,21 @@ ASPECT_TOLERANCE = 0.02
 #: were merged with themselves in other hues.
 CHROMA_TOLERANCE = 12
 
+#: Levels of luma (0-255) that 2 x 2 cells of a sketch of the same picture may be off, and the
+#: share of the contrast around them that comes on top: one pixel of shift moves an edge by as
+#: much. Hashes hardly see what is small: of 31 photographs 15 were merged with their copy that
+#: carries a logo. In units of what is tolerated, saves down to JPEG quality 10 and copies at
+#: 1/8 come to 0.60 and files of one scene in nine orientations to 0.79; from 2.68 on begin
+#: logos of 30 % x 7 % of the picture, from 1.98 on white boxes of 10 % x 4 %.
+DETAIL_TOLERANCE = 6
+DETAIL_CONTRAST = 0.2
+
+#: Pixels of a sketch's side.
+SKETCH_SIDE = 32
+
+#: Sketches kept in their normal form, 16 kB each: a canonical is compared with all its members.
+_KEPT = 256
+
 #: Quality taken for lossy formats that do not tell theirs. Encoders' defaults amount to about
 #: this, so a JPEG saved better than usual stands before a WebP or AVIF of it, a poorer one not.
 UNKNOWN_QUALITY = 80
@@ -53,12 +75,13 @@ _HEX = frozenset("0123456789abcdef")
 class Picture:
     """What grouping looks at.
 
-    Sizes in pixels; ``phash64`` unsigned; ``phash256`` 64 hex digits; ``pixels``, ``texture``
-    and ``chroma`` as in :class:`~image_pipeline.imaging.fingerprint.Fingerprint`, ``pixels`` and
-    ``chroma`` None if never computed: then there is nothing to compare. ``quality`` of a JPEG,
-    1-100; ``bordered`` if it has a uniform border; ``since`` is when it was first seen, aware.
+    Sizes in pixels; ``phash64`` unsigned; ``phash256`` 64 hex digits; ``pixels``, ``texture``,
+    ``chroma`` and ``sketch`` as in :class:`~image_pipeline.imaging.fingerprint.Fingerprint`,
+    ``pixels``, ``chroma`` and ``sketch`` None if never computed: then there is nothing to
+    compare. ``quality`` of a JPEG, 1-100; ``bordered`` if it has a uniform border; ``since`` is
+    when it was first seen, aware.
 
-    Raises ValueError, naming the image, if a hash is not one.
+    Raises ValueError, naming the image, if a hash or the sketch is not one.
     """
 
     id: str
@@ -76,6 +99,7 @@ class Picture:
     has_alpha: bool
     since: datetime
     chroma: str | None = None
+    sketch: bytes | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("phash256", self.phash256), ("chroma", self.chroma)):
@@ -83,6 +107,8 @@ class Picture:
                 raise ValueError(f"image {self.id}: {name} is not 64 hex digits: {value!r}")
         if not 0 <= self.phash64 < 1 << 64:
             raise ValueError(f"image {self.id}: phash64 is not of 64 bits: {self.phash64}")
+        if self.sketch is not None and len(self.sketch) != SKETCH_SIDE**2:
+            raise ValueError(f"image {self.id}: a sketch of {len(self.sketch)} bytes, not 1,024")
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +238,9 @@ def _same_picture(one: Picture, other: Picture) -> Relation | None:
         return None
     if (int(one.phash256, 16) ^ int(other.phash256, 16)).bit_count() > PHASH256_DISTANCE:
         return None
-    return Relation("picture", bits) if _same_colours(one.chroma, other.chroma) else None
+    if not _same_colours(one.chroma, other.chroma):
+        return None
+    return Relation("picture", bits) if _same_details(one.sketch, other.sketch) else None
 
 
 def _same_colours(one: str | None, other: str | None) -> bool:
@@ -220,6 +248,65 @@ def _same_colours(one: str | None, other: str | None) -> bool:
         return True
     pairs = zip(bytes.fromhex(one), bytes.fromhex(other), strict=True)
     return all(abs(ours - theirs) <= CHROMA_TOLERANCE for ours, theirs in pairs)
+
+
+def _same_details(one: bytes | None, other: bytes | None) -> bool:
+    """Whether two sketches are the same everywhere, but for brightness and contrast."""
+    if one is None or other is None or one == other:
+        return True
+    import numpy as np
+
+    ours, theirs = _normal(one), _normal(other)
+    if not (ours.spread and theirs.spread):
+        return False
+    # Both at the contrast halfway between them, so that it does not matter which is first.
+    scale = np.sqrt(ours.spread * theirs.spread)
+    away = np.abs(_block_means(scale * (ours.cells - theirs.cells)))
+    # What a logo covers has no contrast of its own in the picture without it.
+    contrast = _block_means(scale * np.minimum(ours.contrast, theirs.contrast))
+    return bool((away <= DETAIL_TOLERANCE + DETAIL_CONTRAST * contrast).all())
+
+
+@dataclass(frozen=True, slots=True)
+class _Normal:
+    """A sketch of mean 0 and deviation 1, (32, 32); ``spread`` is its deviation in levels.
+
+    ``contrast`` is the difference between the brightest and the darkest of 3 x 3 cells.
+    """
+
+    cells: Cells
+    contrast: Cells
+    spread: float
+
+
+@lru_cache(maxsize=_KEPT)
+def _normal(sketch: bytes) -> _Normal:
+    import numpy as np
+
+    levels = np.frombuffer(sketch, np.uint8).reshape(SKETCH_SIDE, SKETCH_SIDE).astype(np.float64)
+    spread = float(levels.std())
+    cells = (levels - levels.mean()) / (spread or 1.0)
+    brightest, darkest = (_of_three(pick, cells) for pick in (np.maximum, np.minimum))
+    return _Normal(cells, brightest - darkest, spread)
+
+
+def _of_three(pick: np.ufunc, cells: Cells) -> Cells:
+    """``pick`` of every cell and those of its eight neighbours that there are: (32, 32)."""
+    for _ in range(2):
+        picked = cells.copy()
+        pick(picked[1:], cells[:-1], out=picked[1:])
+        pick(picked[:-1], cells[1:], out=picked[:-1])
+        cells = picked.T
+    return cells
+
+
+def _block_means(cells: Cells) -> Cells:
+    """The means of all blocks of 2 x 2 cells, overlapping: (31, 31).
+
+    After a rescale some of a detail falls on the other side of a cell's edge; here it cancels.
+    """
+    rows = cells[1:] + cells[:-1]
+    return (rows[:, 1:] + rows[:, :-1]) / 4
 
 
 def _nearest(

@@ -138,20 +138,45 @@ def dihedral_hashes(sketch: bytes) -> tuple[int, ...]:
     return tuple(int.from_bytes(row.tobytes(), "big") for row in np.packbits(above, axis=1))
 
 
+def hashes_of(picture: Sketched) -> list[tuple[int, bytes]]:
+    """What a picture is looked up by: pHash and sketch of itself and of its content.
+
+    As far as they have texture, whatever the rest is: a product may fill a tenth of a white
+    page. Hashes of what has none are noise, and alike by the thousand.
+    """
+    found = []
+    if picture.content_phash64 is not None and picture.content_sketch is not None:
+        if not _has_texture(picture.content_sketch):
+            return []
+        found.append((picture.content_phash64, picture.content_sketch))
+    if picture.texture >= MIN_TEXTURE:
+        found.append((picture.phash64, picture.sketch))
+    return found
+
+
 def verify(one: Sketched, other: Sketched) -> Nearness | None:
     """Whether two pictures are candidates and show the same in some form; None if not.
 
     The sketches, whole and without a border, are laid over each other in all 8 forms, one of
     them also a little cropped, and without what lies along one side.
     """
-    matches = (_match(ours, theirs) for ours, theirs in _views(one, other))
-    score, transform = max(matches, default=(0.0, 0))
-    if score < MIN_SCORE:
+    import numpy as np
+
+    matches = [_match(ours, theirs) for ours, theirs in _views(one, other)]
+    if not matches:
+        return None
+    scores = np.max(matches, axis=0)
+    if scores.max() < MIN_SCORE:
         return None
     evidence = _evidence(one, other)
     if evidence is None:
         return None
     found_by, bits = evidence
+    # A dHash is compared as it is: what agrees then is no evidence of a turn.
+    transform = 0 if found_by == "dhash" else int(np.argmax(scores))
+    score = float(scores[transform])
+    if score < MIN_SCORE:
+        return None
     return Nearness(found_by, TRANSFORMS[transform], bits, round(min(score, 1.0), 3))
 
 
@@ -232,32 +257,42 @@ class _View:
 
 
 def _views(one: Sketched, other: Sketched) -> list[tuple[_View, _View]]:
-    """What of two pictures is compared: all that has texture, but not one border with another."""
-    ours, theirs = _whole(one), _whole(other)
+    """What of two pictures is compared: all that has texture, but not one border with another.
+
+    Of two that both have a border, the contents alone; a border around nothing is nothing.
+    """
     our_content, their_content = _content(one), _content(other)
-    pairs = [(ours, theirs), (our_content, theirs), (ours, their_content)]
-    if our_content and their_content:
+    if _bordered(one) and _bordered(other):
         pairs = [(our_content, their_content)]
+    else:
+        ours, theirs = _whole(one, our_content), _whole(other, their_content)
+        pairs = [(ours, theirs), (our_content, theirs), (ours, their_content)]
     return [(left, right) for left, right in pairs if left and right]
 
 
-def _whole(picture: Sketched) -> _View | None:
-    if picture.texture < MIN_TEXTURE:
+def _has_texture(sketch: bytes) -> bool:
+    return texture(Image.frombytes("L", (_SIDE, _SIDE), sketch)) >= MIN_TEXTURE
+
+
+def _bordered(picture: Sketched) -> bool:
+    return picture.content_sketch is not None and picture.content_aspect is not None
+
+
+def _whole(picture: Sketched, content: _View | None) -> _View | None:
+    if picture.texture < MIN_TEXTURE or (_bordered(picture) and content is None):
         return None
     return _View(picture.aspect, False, _spectra(picture.sketch))
 
 
 def _content(picture: Sketched) -> _View | None:
     sketch, aspect = picture.content_sketch, picture.content_aspect
-    if sketch is None or aspect is None:
-        return None
-    if texture(Image.frombytes("L", (_SIDE, _SIDE), sketch)) < MIN_TEXTURE:
+    if sketch is None or aspect is None or not _has_texture(sketch):
         return None
     return _View(aspect, True, _spectra(sketch))
 
 
-def _match(ours: _View, theirs: _View) -> tuple[float, int]:
-    """The best correlation of two views and the number of the transform that gives it."""
+def _match(ours: _View, theirs: _View) -> Floats:
+    """The best correlation of two views in each of the 8 forms of :data:`TRANSFORMS`: (8,)."""
     import numpy as np
 
     crops, parts = slice(len(_CROPS)), slice(len(_CROPS), None)
@@ -274,8 +309,7 @@ def _match(ours: _View, theirs: _View) -> tuple[float, int]:
             aspect = 1 / ours.aspect if sideways else ours.aspect
             if abs(aspect - theirs.aspect) > CONTENT_ASPECT * max(aspect, theirs.aspect):
                 scores[form] = 0.0
-    best = int(np.argmax(scores))
-    return float(scores[best]), best
+    return np.asarray(scores)
 
 
 def _spectra(sketch: bytes) -> Floats:

@@ -97,9 +97,14 @@ class BatchUpload:
 
 
 class WarmEntry(TypedDict):
-    """A URL worth having in a cache. ``rank`` 0 comes first; many entries share a rank."""
+    """A URL worth having in a cache. ``rank`` 0 comes first; many entries share a rank.
+
+    ``key`` is the object behind it, ``image`` the id of the canonical image it shows.
+    """
 
     url: str
+    key: str
+    image: str
     bytes: int
     rank: int
 
@@ -203,16 +208,19 @@ def warm_list(images: Iterable[PublishedImage], url_of: Callable[[str], str]) ->
     a phone asks for, then the next nearest. All images share the ranks, so a warmer that
     stops early has done the same for each of them.
     """
-    found: dict[str, tuple[tuple[int, int, int], int]] = {}
+    found: dict[str, tuple[tuple[int, int, int], Variant, str]] = {}
     for image in images:
         steps: Counter[tuple[int, int]] = Counter()
         for variant in sorted(image.variants, key=_wanted):
             kind = (int(variant.role != "thumbnail"), _preference(variant.format))
-            found.setdefault(url_of(variant.key), ((*kind, steps[kind]), variant.bytes))
+            place = (*kind, steps[kind])
+            found.setdefault(url_of(variant.key), (place, variant, image.id))
             steps[kind] += 1
-    ranks = {rank: place for place, rank in enumerate(sorted({rank for rank, _ in found.values()}))}
+    places = sorted({place for place, _, _ in found.values()})
+    ranks = {place: rank for rank, place in enumerate(places)}
     entries = [
-        WarmEntry(url=url, bytes=size, rank=ranks[rank]) for url, (rank, size) in found.items()
+        WarmEntry(url=url, key=variant.key, image=image, bytes=variant.bytes, rank=ranks[place])
+        for url, (place, variant, image) in found.items()
     ]
     return sorted(entries, key=lambda entry: (entry["rank"], entry["url"]))
 

@@ -1,4 +1,4 @@
-"""What a cache warmer asks for, in what order, and what it makes of the answers.
+"""What a cache warmer may ask for, how fast, and what it makes of the answers.
 
 Nothing here touches the network; :mod:`image_pipeline.delivery.warmer` does.
 """
@@ -6,9 +6,8 @@ Nothing here touches the network; :mod:`image_pipeline.delivery.warmer` does.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -32,18 +31,6 @@ class ForbiddenUrlError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Warmth:
-    """What is known of one published file at the edge.
-
-    ``rank`` 0 is the most wanted; ``warmed_at`` is None for one that was never warmed.
-    """
-
-    key: str
-    rank: int
-    warmed_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Answer:
     """What the edge said. ``status`` is 0 where there was no answer, and ``error`` then why.
 
@@ -62,24 +49,6 @@ class Answer:
     def warm(self) -> bool:
         """Whether the file can be taken to be in the cache now."""
         return self.status == 200 and not self.error
-
-
-def due(
-    known: Iterable[Warmth], now: datetime, fresh: timedelta, *, force: bool = False
-) -> list[Warmth]:
-    """What to ask for: never warmed before first, then by rank, then the longest not warmed.
-
-    What was warmed less than ``fresh`` ago is left out, unless ``force``.
-    """
-    wanted = [
-        one for one in known if force or one.warmed_at is None or now - one.warmed_at >= fresh
-    ]
-    return sorted(wanted, key=_urgency)
-
-
-def _urgency(one: Warmth) -> tuple[bool, int, float, str]:
-    when = one.warmed_at.timestamp() if one.warmed_at else 0.0
-    return (one.warmed_at is not None, one.rank, when, one.key)
 
 
 def edge_of(base_url: str) -> tuple[str, str, int]:

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image, _webp
 
 from image_pipeline.imaging.colour import to_8_bit, to_srgb, without_idle_alpha
-from image_pipeline.imaging.decoding import _opened, _upright
+from image_pipeline.imaging.decoding import open_within, profile_of, turned_upright
 from image_pipeline.settings import Limits, Webp
 
 #: Milliseconds up to which browsers take a frame's time for a slip, and what they show it for
@@ -42,15 +42,15 @@ def decode_frames(data: bytes, limits: Limits) -> Iterator[Frame]:
 
     One is in memory at a time. Raises ``Rejected`` as ``decode`` does, for damage in any frame.
     """
-    with _opened(data, limits) as (opened, header):
-        profile = opened.info.get("icc_profile")
+    with open_within(data, limits) as (opened, header):
+        profile = profile_of(opened, header.format, data)
         loops = _loops(header.format, opened.info.get("loop"))
         # What an APNG shows to viewers that know no animations is no part of the animation.
         first = 1 if opened.info.get("default_image") else 0
         for number in range(first, header.frames):
             opened.seek(number)
             opened.load()
-            turned = _upright(opened.copy(), header.orientation)
+            turned = turned_upright(opened.copy(), header.orientation)
             image, _ = to_srgb(to_8_bit(turned), profile)
             image = without_idle_alpha(image)
             image.info = {}

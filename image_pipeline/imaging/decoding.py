@@ -119,17 +119,18 @@ def decode(
     ``draft`` may name a size in stored (not upright) pixels that is enough for the caller: a
     JPEG is then decoded at 1/2, 1/4 or 1/8 of its size, never below that.
     """
-    with _opened(data, limits) as (opened, header):
+    with open_within(data, limits) as (opened, header):
         if draft is not None and header.format == "jpeg":
             opened.draft(None, draft(header))
-        turned = _upright(*_loaded(opened, header.format, data))
-        image, flags = to_srgb(to_8_bit(turned), _profile(opened, header.format, data))
+        turned = turned_upright(*_loaded(opened, header.format, data))
+        image, flags = to_srgb(to_8_bit(turned), profile_of(opened, header.format, data))
     image = without_idle_alpha(image)
     image.info = {}
     return Decoded(image, header, (*header.flags, *flags))
 
 
-def _profile(opened: ImageFile.ImageFile, name: str, data: bytes) -> bytes | None:
+def profile_of(opened: ImageFile.ImageFile, name: str, data: bytes) -> bytes | None:
+    """The ICC profile by which pixels are to be read: the file's, or one it names by numbers."""
     if opened.mode == "LAB":
         return None  # though Pillow writes one: its own conversion knows the space
     embedded: bytes | None = opened.info.get("icc_profile")
@@ -154,7 +155,7 @@ def _loaded(opened: ImageFile.ImageFile, name: str, data: bytes) -> tuple[Image.
 
 
 @contextmanager
-def _opened(data: bytes, limits: Limits) -> Iterator[tuple[ImageFile.ImageFile, Header]]:
+def open_within(data: bytes, limits: Limits) -> Iterator[tuple[ImageFile.ImageFile, Header]]:
     """Open within limits; everything a decoder raises in the block becomes a verdict."""
     name = sniff(data)
     _check_bytes(data, name, limits)
@@ -357,7 +358,8 @@ def _ends_early(text: str, data: bytes, name: str) -> bool:
     return is_cut(data, name)
 
 
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
+def turned_upright(image: Image.Image, orientation: int) -> Image.Image:
+    """The picture as EXIF orientation (1-8) says it is seen."""
     if orientation not in _TRANSPOSE:
         return image
     turned = image.transpose(_TRANSPOSE[orientation])

@@ -119,7 +119,7 @@ def quality(recipe: Recipe, size: Size, kind: FormatName, pixels: int) -> int:
     ``pixels`` of the original decide whether the recipe's offset for large sources counts.
     """
     encoder = getattr(recipe.formats, kind)
-    level = size.quality.get(kind, encoder.quality + size.offset)
+    level = size.quality.get(kind, encoder.quality + size.offset(kind))
     large = recipe.large_sources
     if large and pixels > large.megapixels * 1e6:
         level += large.quality_offset

@@ -21,6 +21,7 @@ from image_pipeline.dedupe.near import (
     Nearness,
     Sketched,
     dihedral_hashes,
+    hashes_of,
     verify,
 )
 from image_pipeline.stages.tools import Tools
@@ -89,7 +90,7 @@ def _touched(connection: sa.Connection, source: str, ids: Iterable[str]) -> list
     found: list[Sketched] = []
     for part in chunks(ids):
         rows = catalog_near.sketched_canonicals(connection, source, ids=part)
-        found.extend(one for _, one in rows.values() if one.texture >= MIN_TEXTURE)
+        found.extend(one for _, one in rows.values() if hashes_of(one))
     return found
 
 
@@ -197,18 +198,16 @@ class _Lookup:
         forms: list[int] = []
         owners: list[int] = []
         for position, one in enumerate(touched):
-            hashes = set(dihedral_hashes(one.sketch))
-            if one.content_sketch is not None:
-                hashes |= set(dihedral_hashes(one.content_sketch))
+            hashes = {form for _, sketch in hashes_of(one) for form in dihedral_hashes(sketch)}
             forms.extend(sorted(hashes))
             owners.extend([position] * len(hashes))
-        plain = np.array([one.dhash64 for one in touched], dtype=np.uint64)
-        places = np.arange(len(touched))
+        places = [place for place, one in enumerate(touched) if one.texture >= MIN_TEXTURE]
+        plain = np.array([touched[place].dhash64 for place in places], dtype=np.uint64)
         found = [
             self.phashes.within(
                 np.array(forms, dtype=np.uint64), np.array(owners), PHASH_CANDIDATE
             ),
-            self.dhashes.within(plain, places, DHASH_CANDIDATE),
+            self.dhashes.within(plain, np.array(places, dtype=np.int64), DHASH_CANDIDATE),
         ]
         owner, number, bits = (np.concatenate(column) for column in zip(*found, strict=True))
         return _nearest(owner, number, bits)

@@ -18,11 +18,14 @@ from image_pipeline.catalog import batches as catalog_batches
 from image_pipeline.catalog import groups as catalog_groups
 from image_pipeline.catalog import images as catalog_images
 from image_pipeline.catalog import uploads as catalog_uploads
+from image_pipeline.catalog import warmth as catalog_warmth
+from image_pipeline.catalog.warmth import Wanted
 from image_pipeline.delivery.gallery import GalleryItem, gallery_page
 from image_pipeline.delivery.manifest import (
     BatchUpload,
     PublishedImage,
     Variant,
+    WarmEntry,
     alias_manifest,
     batch_manifest,
     image_manifest,
@@ -237,6 +240,7 @@ def _write_batch(
         for row in view.waiting
     ]
     warm = warm_list(images, url_of)
+    _want_warm(tools, source, images, warm)
     thumbnails = _thumbnails(tools, images)
     page = gallery_page(
         batch, _gallery_items(view.report, manifests, thumbnails), generated_at=tools.clock()
@@ -273,6 +277,19 @@ def _write_batch(
         gallery_url=url_of(gallery_key(batch)),
         groups=view.groups,
     )
+
+
+def _want_warm(
+    tools: Tools, source: str, images: Sequence[PublishedImage], warm: Sequence[WarmEntry]
+) -> None:
+    """Tell the warmer what there is now; where no edge is configured there is none."""
+    if tools.settings.base_url_of(source) is None:
+        return
+    wanted = [Wanted(one["key"], one["image"], one["rank"]) for one in warm]
+    with tools.catalog.write() as connection:
+        # Aliases as well: what stood for itself until now has no files of its own any more.
+        ids = [one for image in images for one in (image.id, *image.aliases)]
+        catalog_warmth.replace(connection, source, ids, wanted, tools.clock())
 
 
 def _is_unfinished(row: Mapping[str, Any], complete: set[str]) -> bool:

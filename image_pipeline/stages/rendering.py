@@ -214,7 +214,7 @@ class _Press:
             "width": plan.width,
             "height": plan.height,
             "quality": plan.quality,
-            "bytes": len(variant.data),
+            "bytes": variant.length,
             "sha256": variant.sha256,
             "dropped": variant.dropped,
             "metadata": [] if variant.dropped else find_metadata(variant.data),

@@ -33,19 +33,22 @@ def test_names_do_not_change_by_accident(definitions):
     repository = definitions.get_repository_def()
     graph = definitions.resolve_asset_graph()
     assert sorted(key.to_user_string() for key in graph.get_all_asset_keys()) == [
-        "cache_warm_manifests", "deduped_images", "raw_uploads", "responsive_variants",
-        "thumbnails", "upload_ledger",
+        "cache_warm_manifests", "cache_warmth", "deduped_images", "raw_uploads",
+        "responsive_variants", "thumbnails", "upload_ledger",
     ]  # fmt: skip
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
-    assert jobs == {"process_batch", "look_at_ledger"}
+    assert jobs == {"process_batch", "look_at_ledger", "warm_edges"}
     assert sorted(sensor.name for sensor in repository.sensor_defs) == [
         "photos_uploads", "products_uploads",
     ]  # fmt: skip
     assert {one.name: one.cron_schedule for one in repository.schedule_defs} == {
-        "hourly_ledger": "7 * * * *"
+        "hourly_ledger": "7 * * * *",
+        "hourly_warming": "22 * * * *",
     }
     checks = sorted((key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys)
     assert checks == [
+        ("cache_warm_manifests", "duplicates_are_served"),
+        ("deduped_images", "canonicals_stand"),
         ("raw_uploads", "no_failed_uploads"),
         ("raw_uploads", "no_rejected_uploads"),
         ("responsive_variants", "bytes_saved"),
@@ -79,14 +82,16 @@ def test_every_asset_says_what_it_is_and_whose(definitions):
         assert node.group_name in ("ingest", "renditions", "delivery"), key
         assert node.kinds, key
         assert node.owners == ["team:images"], key
-        assert node.is_partitioned == (key != dg.AssetKey("upload_ledger")), key
+        whole = key.to_user_string() in ("upload_ledger", "cache_warmth")
+        assert node.is_partitioned != whole, key
     for check in graph.asset_check_keys:
         assert graph.get_check_spec(check).description, check
 
 
 def test_jobs_sensors_and_schedules_say_what_they_do(definitions):
     repository = definitions.get_repository_def()
-    jobs = [definitions.resolve_job_def(name) for name in ("process_batch", "look_at_ledger")]
+    names = ("process_batch", "look_at_ledger", "warm_edges")
+    jobs = [definitions.resolve_job_def(name) for name in names]
     for one in [*jobs, *repository.sensor_defs, *repository.schedule_defs]:
         assert one.description, one.name
 
@@ -100,8 +105,8 @@ def test_one_sensor_per_source_each_with_a_switch_of_its_own(definitions):
     watched = {sensor.name: sensor.description for sensor in sensors}
     assert "uploads/photos/" in watched["photos_uploads"]
     assert "uploads/products/" in watched["products_uploads"]
-    (schedule,) = definitions.get_repository_def().schedule_defs
-    assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+    for schedule in definitions.get_repository_def().schedule_defs:
+        assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
 
 
 @pytest.mark.parametrize(

@@ -100,10 +100,12 @@ def test_process_json_has_the_documented_fields_and_no_other(processed):
     for one in processed.document["images"]:
         assert set(one) == {
             "path", "verdict", "reason", "message", "sha256", "width", "height",
-            "dominant_color", "placeholder", "fingerprint", "variants",
+            "dominant_color", "placeholder", "thumbhash", "focal_point", "fingerprint", "variants",
         }  # fmt: skip
         for variant in one["variants"]:
-            assert set(variant) == {"role", "size", "format", "width", "height", "bytes", "path"}
+            assert set(variant) == {
+                "role", "size", "format", "width", "height", "quality", "bytes", "path",
+            }  # fmt: skip
         if one["verdict"] == "accepted":
             assert set(one["fingerprint"]) == {"phash64", "phash256", "dhash64", "texture"}
             assert one["message"] is None
@@ -238,7 +240,14 @@ def test_a_bad_config_exits_with_2_and_names_the_field(tmp_path, text, message):
         assert message in result.stderr
 
 
-@pytest.mark.parametrize("command", [[], ["process"], ["upload"], ["status"], ["demo"], ["dev"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [], ["process"], ["dedupe"], ["upload"], ["status"], ["demo"], ["dev"], ["duplicates"],
+        ["duplicates", "list"], ["duplicates", "split"], ["duplicates", "rejoin"], ["cache"],
+        ["cache", "warm"], ["cache", "stats"],
+    ],
+)  # fmt: skip
 def test_help_of_every_command(command):
     result = invoke(*command, "--help")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -247,7 +256,11 @@ def test_help_of_every_command(command):
 
 
 def test_every_command_is_covered_above():
-    assert set(cli.commands) == {"process", "upload", "status", "demo", "dev"}
+    assert set(cli.commands) == {
+        "process", "dedupe", "upload", "status", "demo", "dev", "duplicates", "cache",
+    }  # fmt: skip
+    assert set(cli.commands["duplicates"].commands) == {"list", "split", "rejoin"}
+    assert set(cli.commands["cache"].commands) == {"warm", "stats"}
 
 
 # ------------------------------------------------------------------------------------- upload

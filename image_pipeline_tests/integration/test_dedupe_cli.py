@@ -6,19 +6,29 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from PIL import Image, ImageOps
 
-from image_pipeline.commands.dedupe import MEANINGS, near_pairs, sketched_of, written_at
+from image_pipeline.commands.dedupe import (
+    MEANINGS,
+    near_pairs,
+    picture_of,
+    sketched_of,
+    written_at,
+)
 from image_pipeline.dedupe.grouping import (
     ASPECT_TOLERANCE,
     CHROMA_TOLERANCE,
+    DETAIL_CONTRAST,
+    DETAIL_TOLERANCE,
     MIN_TEXTURE,
     PHASH64_DISTANCE,
     PHASH256_DISTANCE,
     UNKNOWN_QUALITY,
+    relation,
 )
 from image_pipeline.dedupe.near import (
     DHASH_CANDIDATE,
@@ -246,6 +256,20 @@ def test_a_path_that_is_not_there_is_wrong_usage(tmp_path):
     assert b"does not exist" in ended.stderr
 
 
+def test_a_small_logo_that_no_hash_sees_makes_it_near(tmp_path):
+    """8 % x 4 % of the picture, in a corner."""
+    plain, marked = photograph(640, 480, 5), photograph(640, 480, 5)
+    marked.paste("white", (570, 448, 622, 468))
+    found = {}
+    for name, image in (("plain", plain), ("marked", marked)):
+        data = encoded(image, "JPEG", quality=90)
+        (tmp_path / f"{name}.jpg").write_bytes(data)
+        found[name] = picture_of(name, inspect_image(data, Limits()), datetime.now(UTC))
+    assert relation(replace(found["plain"], sketch=None), found["marked"]) is not None
+    (members,) = grouped(answer(tmp_path), tmp_path).values()
+    assert list(members.values()) == ["near"]
+
+
 def test_no_near_pair_is_missed_by_the_lookups():
     """What the index finds, comparing everything with everything finds, and nothing more."""
     pictures = []
@@ -288,6 +312,8 @@ def test_the_page_names_the_thresholds_that_decide(pytestconfig):
         f"256-bit pHash within {PHASH256_DISTANCE} bits",
         f"aspect ratio within {ASPECT_TOLERANCE:.0%}".replace("%", " %"),
         f"Cr of 4 x 4 cells within {CHROMA_TOLERANCE} of 255 levels",
+        f"luma of 2 x 2 cells of 32 x 32 within {DETAIL_TOLERANCE} levels and"
+        f" {DETAIL_CONTRAST:.0%}".replace("%", " %"),
         f"texture of at least {MIN_TEXTURE:g}",
         f"pHash within {PHASH_CANDIDATE} bits in one of {len(TRANSFORMS)} forms",
         f"dHash within {DHASH_CANDIDATE} bits where the texture is at least {DHASH_TEXTURE:g}",

@@ -16,8 +16,7 @@ from image_pipeline.stages.tools import Spool, Tools
 from image_pipeline.stages.warming import warm_sources
 from image_pipeline.store.bucket import Bucket
 from image_pipeline.store.layout import IMMUTABLE
-
-from .edge import NGINX, Edge
+from image_pipeline_tests.edge import NGINX, Edge
 
 pytestmark = pytest.mark.skipif(
     NGINX is None, reason="nginx is not installed: apt-get install nginx-light"

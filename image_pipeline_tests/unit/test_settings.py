@@ -103,7 +103,10 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path):
 def test_quality_offsets_follow_role_and_width():
     from image_pipeline.settings import Size
 
-    assert Size(role="thumbnail", width=400, height=400).offset == 4
-    assert Size(width=1919, height=100).offset == 0
-    assert Size(width=1920, height=100).offset == -3
-    assert Size(width=1920, height=100, quality_offset=2).offset == 2
+    formats = ("avif", "webp", "jpeg")
+    thumbnail = Size(role="thumbnail", width=400, height=400)
+    assert [thumbnail.offset(kind) for kind in formats] == [4, 4, 4]
+    assert [Size(width=1919, height=100).offset(kind) for kind in formats] == [0, 0, 0]
+    assert [Size(width=1920, height=100).offset(kind) for kind in formats] == [-5, -2, -7]
+    chosen = Size(width=1920, height=100, quality_offset=2)
+    assert [chosen.offset(kind) for kind in formats] == [2, 2, 2]

@@ -2,10 +2,14 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from io import BytesIO
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageDraw
 
 from image_pipeline.dedupe import bands
 from image_pipeline.dedupe.grouping import (
@@ -18,6 +22,8 @@ from image_pipeline.dedupe.grouping import (
     rank,
     relation,
 )
+from image_pipeline.imaging.fingerprint import fingerprint
+from image_pipeline.samples import photograph
 
 WORDS = st.integers(0, 2**64 - 1)
 DAY = datetime(2026, 1, 1, tzinfo=UTC)
@@ -140,6 +146,9 @@ class TestRelation:
             {"phash256": " " * 32 + "0" * 32},
             {"chroma": ""},
             {"chroma": "80" * 31},
+            {"sketch": b""},
+            {"sketch": bytes(1023)},
+            {"sketch": bytes(1025)},
             {"phash64": -1},
             {"phash64": 2**64},
         ],
@@ -147,6 +156,146 @@ class TestRelation:
     def test_a_corrupted_hash_is_an_error_that_names_the_image(self, broken):
         with pytest.raises(ValueError, match="image 5ca1ab1e"):
             picture("5ca1ab1e", **broken)
+
+
+@cache
+def scene(seed):
+    return photograph(800, 600, seed)
+
+
+def sketch_of(image):
+    return fingerprint(image, "", image.size).sketch
+
+
+def saved(image, form, quality):
+    file = BytesIO()
+    image.save(file, form, quality=quality)
+    with Image.open(file) as again:
+        return again.convert("RGB")
+
+
+def covered(image, box, colour):
+    """A picture with a filled box: left, top, right, bottom in shares of its sides."""
+    image = image.copy()
+    sides = image.size * 2
+    place = tuple(share * side for share, side in zip(box, sides, strict=True))
+    ImageDraw.Draw(image).rectangle(place, colour)
+    return image
+
+
+def contrary(image, box):
+    """White, or black where it is light already: what a designer does with a logo."""
+    sides = image.size * 2
+    place = tuple(round(share * side) for share, side in zip(box, sides, strict=True))
+    light = np.asarray(image.convert("L").crop(place)).mean() > 128
+    return covered(image, box, "black" if light else "white")
+
+
+def captioned(image):
+    image = image.copy()
+    draw = ImageDraw.Draw(image)
+    for colour, at in (("black", (82, 532)), ("white", (80, 530))):
+        draw.text(at, "TWO HARBOURS IN ONE DAY", colour, font_size=44)
+    return image
+
+
+STEP = np.repeat([[64] * 16 + [192] * 16], 32, axis=0).astype(np.uint8)
+
+
+def stepped(top, left, levels):
+    """A dark half and a light one, with 2 x 2 cells that are ``levels`` lighter or darker."""
+    sketch = STEP.copy()
+    sketch[top : top + 2, left : left + 2] += np.array(levels).astype(np.uint8)
+    return sketch.tobytes()
+
+
+class TestDetails:
+    """The hashes agree here: it is the sketches that decide."""
+
+    @pytest.mark.parametrize(
+        ("sketch", "same"),
+        [
+            # Where all is even 6 levels are tolerated, lighter or darker, in any place.
+            (stepped(8, 4, 6), True),
+            (stepped(8, 4, 7), False),
+            (stepped(30, 0, -6), True),
+            (stepped(0, 30, -7), False),
+            # Across the step of 128 levels a fifth of these comes on top: 31.6.
+            (stepped(8, 15, 31), True),
+            (stepped(8, 15, 33), False),
+            # One cell of four counts a quarter.
+            (stepped(8, 4, [[24, 0], [0, 0]]), True),
+            (stepped(8, 4, [[28, 0], [0, 0]]), False),
+            # Darker, and with less contrast; all of it.
+            ((STEP // 2 + 10).tobytes(), True),
+            (np.full((32, 32), 128, np.uint8).tobytes(), False),
+            (STEP[:, ::-1].tobytes(), False),
+            (None, True),
+        ],
+    )
+    def test_of_two_sketches(self, sketch, same):
+        one, other = picture("a", sketch=STEP.tobytes()), picture("b", sketch=sketch)
+        expected = Relation("picture", 0) if same else None
+        assert relation(one, other) == relation(other, one) == expected
+
+    def test_of_one_colour_only_the_same_is_the_same(self):
+        grey, white = bytes([128] * 1024), bytes([255] * 1024)
+        assert relation(picture("a", sketch=grey), picture("b", sketch=grey))
+        assert relation(picture("a", sketch=grey), picture("b", sketch=white)) is None
+
+    def test_equal_pixels_are_not_questioned(self):
+        one = picture("a", pixels="ff", sketch=STEP.tobytes())
+        assert relation(one, replace(one, id="b", sketch=bytes(1024))) == Relation("pixels", 0)
+
+    @pytest.mark.parametrize("seed", range(8))
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda image: saved(image, "JPEG", 10),
+            lambda image: saved(image, "WEBP", 40),
+            lambda image: image.resize((100, 75), Image.Resampling.BICUBIC),
+            lambda image: saved(image.resize((200, 150)), "JPEG", 30),
+            lambda image: image.resize((1600, 1200)),
+            lambda image: image.point([round(0.8 * level) for level in range(256)] * 3),
+        ],
+        ids=["q10", "webp40", "eighth", "quarter q30", "double", "darker"],
+    )
+    def test_copies_stay_the_same(self, seed, change):
+        one = picture("a", sketch=sketch_of(scene(seed)))
+        other = picture("b", sketch=sketch_of(change(scene(seed))))
+        assert one.sketch != other.sketch
+        assert relation(one, other) == relation(other, one) == Relation("picture", 0)
+
+    @pytest.mark.parametrize("seed", range(8))
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda image: contrary(image, (0.65, 0.88, 0.95, 0.95)),
+            lambda image: contrary(image, (0.87, 0.93, 0.97, 0.97)),
+            captioned,
+            # What a detail is that somebody took out of the middle.
+            lambda image: contrary(image, (0.47, 0.46, 0.53, 0.54)),
+        ],
+        ids=["logo", "small logo", "caption", "detail"],
+    )
+    def test_what_was_put_on_or_taken_off_makes_another_picture(self, seed, change):
+        one = picture("a", sketch=sketch_of(scene(seed)))
+        other = picture("b", sketch=sketch_of(change(scene(seed))))
+        assert relation(one, other) is None
+        assert relation(other, one) is None
+
+    @given(
+        st.lists(st.integers(0, 255), min_size=16, max_size=16),
+        st.lists(st.integers(-9, 9), min_size=16, max_size=16),
+    )
+    def test_it_does_not_matter_which_is_first(self, levels, changes):
+        def sketch(cells):
+            square = np.clip(cells, 0, 255).astype(np.uint8).reshape(4, 4)
+            return np.kron(square, np.ones((8, 8), np.uint8)).tobytes()
+
+        one = picture("a", sketch=sketch(levels))
+        other = picture("b", sketch=sketch(np.add(levels, changes)))
+        assert relation(one, other) == relation(other, one)
 
 
 class TestRank:

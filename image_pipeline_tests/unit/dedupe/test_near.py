@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
+from image_pipeline.dedupe.grouping import MIN_TEXTURE
 from image_pipeline.dedupe.near import (
     DHASH_CANDIDATE,
     DHASH_TEXTURE,
@@ -18,6 +19,7 @@ from image_pipeline.dedupe.near import (
     TRANSFORMS,
     Sketched,
     dihedral_hashes,
+    hashes_of,
     near_groups,
     verify,
 )
@@ -120,6 +122,24 @@ def by_imagehash(sketch):
     return tuple(int(str(imagehash.phash(turned(image, name))), 16) for name in BY_PILLOW)
 
 
+class TestHashesOf:
+    def test_a_picture_without_a_border_is_looked_up_as_it_is(self):
+        one = sketched(scene())
+        assert hashes_of(one) == [(one.phash64, one.sketch)]
+        assert hashes_of(replace(one, texture=MIN_TEXTURE - 0.1)) == []
+
+    def test_a_product_on_a_white_page_is_looked_up_by_its_content(self):
+        one = sketched(framed(scene(), 0.05))
+        content = (one.content_phash64, one.content_sketch)
+        assert set(hashes_of(one)) == {content, (one.phash64, one.sketch)}
+        assert hashes_of(replace(one, texture=MIN_TEXTURE - 0.1)) == [content]
+
+    def test_a_frame_around_nothing_is_not_looked_up(self):
+        one = sketched(framed(Image.linear_gradient("L").resize((400, 300)).convert("RGB")))
+        assert one.texture >= MIN_TEXTURE
+        assert hashes_of(one) == []
+
+
 class TestVerify:
     @pytest.mark.parametrize("name", TRANSFORMS)
     def test_names_what_was_done(self, name):
@@ -186,6 +206,17 @@ class TestVerify:
         assert verify(replace(one, texture=DHASH_TEXTURE), other).found_by == "dhash"
         assert verify(replace(one, texture=DHASH_TEXTURE - 0.1), other) is None
 
+    def test_the_dhash_is_no_evidence_of_a_turn(self):
+        """It was compared as it is; the score has to come from the same form."""
+        one = sketched(scene(54))
+        other = sketched(turned(marked(scene(54)), "transpose"))
+        alike = replace(other, dhash64=one.dhash64)
+        assert verify(one, alike) is None
+        assert verify(alike, one) is None
+        # Nothing but that hash keeps them apart.
+        found = verify(one, replace(other, phash64=one.phash64))
+        assert (found.found_by, found.transform) == ("phash", "transpose")
+
     @pytest.mark.parametrize("colour", ["white", "black"])
     def test_the_same_frame_makes_no_pictures_near(self, colour):
         """A wide frame correlates with itself, whatever is in it."""
@@ -250,6 +281,22 @@ class TestVerify:
         one, other = sketched(flat, "a"), sketched(flat, "b")
         assert verify(one, other) is None
         assert verify(one, sketched(scene())) is None
+
+    @pytest.mark.parametrize("share", [0.05, 0.1])
+    def test_two_frames_around_what_has_no_texture_are_not_compared(self, share):
+        """Where a sky ends at a frame the whole has texture: that of the frame."""
+        down = Image.linear_gradient("L").resize((400, 300)).convert("RGB")
+        softer = down.point([60 + level // 2 for level in range(256)] * 3)
+        one, other = sketched(framed(down, share), "a"), sketched(framed(softer, share), "b")
+        assert min(one.texture, other.texture) >= MIN_TEXTURE
+        assert None not in (one.content_sketch, other.content_sketch)
+        assert verify(one, one) is None
+        assert verify(one, other) is None
+        # The same frame, of which one picture has a speck, so that it counts as no frame.
+        specked = replace(one, content_phash64=None, content_sketch=None, content_aspect=None)
+        assert verify(specked, specked) is not None
+        assert verify(one, specked) is None
+        assert verify(specked, one) is None
 
     def test_a_frame_around_nothing_is_near_to_nothing(self):
         one = sketched(framed(Image.new("RGB", (400, 300), "#506070")), "a")

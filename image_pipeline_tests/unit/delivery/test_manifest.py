@@ -273,7 +273,13 @@ def test_the_warm_list_starts_with_what_most_visitors_ask_for() -> None:
     ]
     entries = warm_list([two, one, two], on_cdn)
     assert entries == [
-        {"url": f"https://cdn.test/{key}", "bytes": size, "rank": rank}
+        {
+            "url": f"https://cdn.test/{key}",
+            "key": key,
+            "bytes": size,
+            "rank": rank,
+            "image": (one if key.startswith("one") else two).id,
+        }
         for key, size, rank in expected
     ]
     assert json.loads(to_json(entries)) == entries

@@ -426,6 +426,53 @@ def test_processes_that_bring_one_picture_at_once_agree_on_one_canonical(catalog
         assert {row.batch_id for row in rows} <= set(made)
 
 
+#: A slope of luma, and the same with a white box of 10 x 2 of its 32 x 32 cells.
+SLOPE = bytes(3 * row + column for row in range(32) for column in range(32))
+MARKED = bytes(
+    255 if place // 32 in (28, 29) and place % 32 < 10 else level
+    for place, level in enumerate(SLOPE)
+)
+
+
+def sketches_of(**luma):
+    return [
+        {"image_id": image, "luma": sketch, "content_luma": None} for image, sketch in luma.items()
+    ]
+
+
+@pytest.mark.parametrize("batches", [["small", "large"], ["large", "small"], ["small large"]])
+def test_a_picture_with_a_logo_does_not_stand_for_the_one_without(
+    catalog, tmp_path, three_images, batches
+):
+    """Their hashes agree; their sketches do not."""
+    with catalog.write() as connection:
+        images.add_sketches(connection, sketches_of(small=SLOPE, large=MARKED, other=SLOPE))
+    add_images(catalog, image_row("tiny", phash=ONE ^ 0b101, width=225, height=150))
+    with catalog.write() as connection:
+        images.add_sketches(connection, sketches_of(tiny=SLOPE))
+    tools = make_tools(catalog, tmp_path)
+    for names in (*batches, "tiny"):
+        rows = ((f"{name}.jpg", "accepted", None, name) for name in names.split())
+        batch = add_batch(catalog, *rows)
+        deduplicate_batch(tools, batch)
+    with catalog.read() as connection:
+        found = groups.members_under(connection, "photos", ["large", "small"])
+    assert {row.image_id: row.canonical_id for row in found} == {
+        "large": "large", "small": "small", "tiny": "small",
+    }  # fmt: skip
+
+
+def test_a_damaged_sketch_is_named_and_nothing_is_merged(catalog, tmp_path, three_images):
+    with catalog.write() as connection:
+        images.add_sketches(connection, sketches_of(small=SLOPE[:-1], large=SLOPE))
+    batch = add_batch(
+        catalog, ("s.jpg", "accepted", None, "small"), ("l.jpg", "accepted", None, "large")
+    )
+    with pytest.raises(DamagedRowError, match=r"row of image small is damaged.*1023 bytes"):
+        deduplicate_batch(make_tools(catalog, tmp_path), batch)
+    assert {row[0] for row in report(catalog, batch).values()} == {"accepted"}
+
+
 DAMAGES = {
     "phash256": "nonsense",
     "pixels": "12",

@@ -30,7 +30,5 @@ def upgrade() -> None:
         sa.Column("error", sa.Text()),
         sa.PrimaryKeyConstraint("source", "key", name="pk_warmth"),
     )
-    op.create_index(
-        "ix_warmth_source_asked_at_rank", "warmth", ["source", "asked_at", "rank"]
-    )
+    op.create_index("ix_warmth_source_asked_at_rank", "warmth", ["source", "asked_at", "rank"])
     op.create_index("ix_warmth_source_image_id", "warmth", ["source", "image_id"])

@@ -65,6 +65,10 @@ class Edge:
         return self
 
     def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
+        """End it; it answers nobody any more."""
         self._process.terminate()
         self._process.wait(10)
 
