@@ -75,10 +75,10 @@ def _peak(files: Sequence[LocalFile]) -> Peak:
         batch = project.new_batch(files)
         print(f"memory: a batch of {len(files)}", file=sys.stderr)
         with quiet_process(run_command(batch), project.environment) as process:
-            return _watched(psutil.Process(process.pid))
+            return watched(psutil.Process(process.pid))
 
 
-def _watched(root: psutil.Process) -> Peak:
+def watched(root: psutil.Process) -> Peak:
     """Look at a tree of processes until its root has ended."""
     peak = Peak()
     ended = threading.Event()

@@ -23,7 +23,7 @@ import psutil
 import yaml
 from PIL import Image
 
-from benchmarks.memory import LOOK_SECONDS, Peak, _watched
+from benchmarks.memory import LOOK_SECONDS, Peak, watched
 from benchmarks.photos import photographs
 from benchmarks.report import FOLDER, Report, Row, describe_machine
 from image_pipeline.commands.files import LocalFile
@@ -167,7 +167,7 @@ class Bench:
     def peak(self, tool: Tool, count: int | None = None) -> Peak:
         """The most memory that a tool's processes hold meanwhile; a run of its own."""
         with self._started(tool, count) as (process, _, answer):
-            peak = _watched(psutil.Process(process.pid))
+            peak = watched(psutil.Process(process.pid))
             process.wait()
             _said(tool, process, answer)
             return peak

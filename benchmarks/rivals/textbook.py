@@ -1,4 +1,4 @@
-"""What tutorials show: open, decode and resize per size, in a pool of threads."""
+"""What tutorials show: open, decode and resize per size, in a pool of threads as it comes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make_variants(work: dict[str, Any], path: Path) -> None:
 def main() -> None:
     work = json.load(sys.stdin)
     started = time.perf_counter()
-    with ThreadPoolExecutor(work["cores"]) as pool:
+    with ThreadPoolExecutor() as pool:
         for _ in pool.map(partial(make_variants, work), map(Path, work["files"])):
             pass
     print(json.dumps({"seconds": time.perf_counter() - started}))

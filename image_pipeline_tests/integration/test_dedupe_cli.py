@@ -258,8 +258,8 @@ def test_a_path_that_is_not_there_is_wrong_usage(tmp_path):
 
 def test_a_small_logo_that_no_hash_sees_makes_it_near(tmp_path):
     """8 % x 4 % of the picture, in a corner."""
-    plain, marked = photograph(640, 480, 5), photograph(640, 480, 5)
-    marked.paste("white", (570, 448, 622, 468))
+    plain, marked = photograph(640, 480, 0), photograph(640, 480, 0)
+    marked.paste("black", (570, 448, 622, 468))
     found = {}
     for name, image in (("plain", plain), ("marked", marked)):
         data = encoded(image, "JPEG", quality=90)

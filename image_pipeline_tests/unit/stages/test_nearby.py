@@ -8,6 +8,7 @@ from image_pipeline.catalog import groups, images, schema
 from image_pipeline.catalog import near as catalog_near
 from image_pipeline.catalog.groups import DamagedRowError
 from image_pipeline.catalog.images import Member
+from image_pipeline.dedupe.grouping import MIN_TEXTURE
 from image_pipeline.samples import photograph
 from image_pipeline.settings import DuplicatePolicy, Source
 from image_pipeline.stages import nearby
@@ -191,6 +192,32 @@ def test_flat_pictures_are_near_to_nothing(catalog, tmp_path):
     inspect(catalog, **grey)
     bring(make_tools(catalog, tmp_path), *grey)
     assert found(catalog, *grey) == {}
+
+
+@pytest.fixture(scope="module")
+def products():
+    """A product as it is, and on large white pages, which have no texture as a whole."""
+    product = photograph(240, 180, 2)
+    return {
+        "product": product.resize((480, 360), Image.Resampling.LANCZOS),
+        "page": ImageOps.expand(product, 130, "white"),
+        "mirrored page": ImageOps.expand(ImageOps.mirror(product), 120, "white"),
+        "white": Image.new("RGB", (480, 360), "white"),
+    }
+
+
+def test_a_product_on_a_white_page_is_looked_up_by_its_content(catalog, tmp_path, products):
+    inspect(catalog, **products)
+    with catalog.read() as connection:
+        query = sa.select(schema.images.c.texture).where(schema.images.c.id.like("%page"))
+        assert max(connection.execute(query).scalars()) < MIN_TEXTURE
+    tools = make_tools(catalog, tmp_path)
+    for name in ("product", "white", "page", "mirrored page"):
+        bring(tools, name)
+    pairs = found(catalog, *products)
+    assert {"product"} | {image for image, _ in pairs} == {"product", "page", "mirrored page"}
+    assert pairs["page", "product"].found_by == "content"
+    assert pairs["mirrored page", "product"].transform == "mirrored"
 
 
 def test_a_damaged_sketch_is_named(catalog, tmp_path, pictures):

@@ -4,11 +4,14 @@ import io
 import json
 
 import pytest
+import sqlalchemy as sa
 from PIL import Image
 
-from image_pipeline.catalog import batches, images
+from image_pipeline.catalog import batches, groups, images
 from image_pipeline.catalog.images import Member
+from image_pipeline.catalog.schema import warmth
 from image_pipeline.imaging.recipe import recipe_fingerprint
+from image_pipeline.settings import Delivery
 from image_pipeline.stages.publishing import finish_batch, publish_batch
 from image_pipeline.stages.rendering import expected_keys
 from image_pipeline.store import layout
@@ -161,6 +164,40 @@ def test_an_alias_that_arrives_while_a_manifest_is_written_is_not_lost(tools, mo
         "uploads/photos/a.jpg", "uploads/photos/late.jpg",
     ]  # fmt: skip
     assert manifest(tools, ALIAS)["canonical"] == CANONICAL
+
+
+def wanted_warm(tools):
+    with tools.catalog.read() as connection:
+        rows = connection.execute(sa.select(warmth.c.image_id, warmth.c.key)).all()
+    return {(image, key) for image, key in rows}
+
+
+def test_the_warmer_is_told_of_the_files_there_are_and_of_no_others(
+    catalog, tmp_path, bucket, tools
+):
+    """Of a canonical that another picture took the place of, nothing is asked for any more."""
+    delivery = Delivery(base_url="https://cdn.test")
+    cached = make_tools(catalog, tmp_path, bucket, delivery=delivery)
+    render(cached, ALIAS)
+    with catalog.write() as connection:
+        groups.change_members(connection, [Member("photos", ALIAS, ALIAS, None, 0, 2, "b")])
+    first = add_batch(catalog, ("a.jpg", "accepted", None, ALIAS))
+    publish_batch(cached, first)
+    assert wanted_warm(cached) == {(ALIAS, key) for key in expected_keys(ALIAS, 90, 60, RECIPE)}
+    render(cached, CANONICAL)
+    with catalog.write() as connection:
+        row = Member("photos", ALIAS, CANONICAL, "picture", 1, 2, "b")
+        groups.change_members(connection, [row])
+    second = add_batch(catalog, ("b.jpg", "accepted", None, CANONICAL))
+    publish_batch(cached, second)
+    ours = {(CANONICAL, key) for key in expected_keys(CANONICAL, 90, 60, RECIPE)}
+    assert wanted_warm(cached) == ours
+
+
+def test_without_an_edge_nothing_is_wanted_warm(tools):
+    render(tools, CANONICAL)
+    publish_batch(tools, add_batch(tools.catalog, ("a.jpg", "accepted", None, CANONICAL)))
+    assert wanted_warm(tools) == set()
 
 
 def test_a_batch_of_rejects_has_a_gallery_and_a_manifest_too(tools):
