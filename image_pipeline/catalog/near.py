@@ -23,11 +23,15 @@ SKETCH_BYTES = 32 * 32
 
 
 class Hashes(NamedTuple):
-    """A member by its number in the source, with its signed 64-bit hashes."""
+    """A member by its number in the source, with its signed 64-bit hashes.
+
+    ``phash64`` and ``dhash64`` are None where the whole picture has no texture: then they are
+    noise. ``content_phash64`` is None without a border.
+    """
 
     number: int
-    phash64: int
-    dhash64: int
+    phash64: int | None
+    dhash64: int | None
     content_phash64: int | None
 
 
@@ -48,8 +52,8 @@ def hashes_after(
 ) -> Iterator[list[Hashes]]:
     """Hashes of the members of a source that came after a number, in pages.
 
-    Of all members: who is no canonical today may be one tomorrow. Without those that have no
-    texture, whose hashes are noise.
+    Of all members: who is no canonical today may be one tomorrow. Without those of which there
+    is nothing but noise; a product on a white page has its content.
     """
     columns = (members.c.number, images.c.phash64, images.c.dhash64, images.c.content_phash64)
     while True:
@@ -63,8 +67,15 @@ def hashes_after(
         rows = connection.execute(query).all()
         if not rows:
             return
-        yield [Hashes(*row[:4]) for row in rows if row.texture >= MIN_TEXTURE]
+        hashes = (_hashes(row) for row in rows)
+        yield [one for one in hashes if one.phash64 is not None or one.content_phash64 is not None]
         number = rows[-1].number
+
+
+def _hashes(row: sa.Row[Any]) -> Hashes:
+    if row.texture >= MIN_TEXTURE:
+        return Hashes(row.number, row.phash64, row.dhash64, row.content_phash64)
+    return Hashes(row.number, None, None, row.content_phash64)
 
 
 def last_number(connection: sa.Connection, source: str) -> int:

@@ -262,11 +262,10 @@ def _views(one: Sketched, other: Sketched) -> list[tuple[_View, _View]]:
     Of two that both have a border, the contents alone; a border around nothing is nothing.
     """
     our_content, their_content = _content(one), _content(other)
-    if _bordered(one) and _bordered(other):
+    ours, theirs = _whole(one, our_content), _whole(other, their_content)
+    pairs = [(ours, theirs), (our_content, theirs), (ours, their_content)]
+    if our_content and their_content:
         pairs = [(our_content, their_content)]
-    else:
-        ours, theirs = _whole(one, our_content), _whole(other, their_content)
-        pairs = [(ours, theirs), (our_content, theirs), (ours, their_content)]
     return [(left, right) for left, right in pairs if left and right]
 
 

@@ -286,8 +286,8 @@ class _Shelf:
         last = dhashes.last_number
         newest = next(catalog_near.hashes_after(connection, self.source, last - 1, 1), [])
         # A catalog that was made anew, or a number given a second time.
-        if [(row.number, bands.unsigned(row.dhash64)) for row in newest] != [
-            (last, int(dhashes.index.hashes[-1]))
+        if [(row.number, row.dhash64) for row in newest] != [
+            (last, bands.signed(int(dhashes.index.hashes[-1])))
         ]:
             return None
         return _Saved([(phashes.index, phashes.numbers)], [(dhashes.index, dhashes.numbers)], last)
@@ -298,16 +298,17 @@ class _Shelf:
         from image_pipeline.dedupe.index import build
 
         arrays = self.read(connection, 0)
-        phashes, dhashes = build(arrays.phashes), build(arrays.dhashes)
+        # Up to the newest of which both hashes are known; what came after it is in the tail.
         last = int(arrays.dhash_numbers[-1]) if len(arrays.dhash_numbers) else 0
-        kept = ((phashes, arrays.phash_numbers, "phash"), (dhashes, arrays.dhash_numbers, "dhash"))
+        before = arrays.phash_numbers <= last
+        phash_numbers = arrays.phash_numbers[before]
+        phashes, dhashes = build(arrays.phashes[before]), build(arrays.dhashes)
+        kept = ((phashes, phash_numbers, "phash"), (dhashes, arrays.dhash_numbers, "dhash"))
         # A cache: where it cannot be kept, the next batch reads the catalog again.
         with suppress(OSError):
             for index, numbers, kind in kept:
                 snapshot.save(self.folder, self._name(kind), index, numbers, self._token)
-        in_memory = _Saved(
-            [(phashes, arrays.phash_numbers)], [(dhashes, arrays.dhash_numbers)], last
-        )
+        in_memory = _Saved([(phashes, phash_numbers)], [(dhashes, arrays.dhash_numbers)], last)
         return self.load(connection) or in_memory
 
     def _name(self, kind: str) -> str:
@@ -315,20 +316,22 @@ class _Shelf:
 
     @property
     def _token(self) -> str:
-        return hashlib.sha256(self.url.encode()).hexdigest()[:16]
+        # Snapshots of before lack the contents of pictures that have no texture as a whole.
+        return hashlib.sha256(f"contents {self.url}".encode()).hexdigest()[:16]
 
 
 def _arrays(page: Sequence[Hashes]) -> _Arrays:
     import numpy as np
 
-    numbers = np.array([row.number for row in page], dtype=np.int64)
-    phashes = np.array([row.phash64 for row in page], dtype=np.int64)
+    wholes = [row for row in page if row.phash64 is not None]
+    numbers = np.array([row.number for row in wholes], dtype=np.int64)
+    phashes = np.array([row.phash64 for row in wholes], dtype=np.int64)
     contents = [
         (row.number, row.content_phash64) for row in page if row.content_phash64 is not None
     ]
     content_numbers = np.array([number for number, _ in contents], dtype=np.int64)
     content_hashes = np.array([value for _, value in contents], dtype=np.int64)
-    dhashes = np.array([row.dhash64 for row in page], dtype=np.int64)
+    dhashes = np.array([row.dhash64 for row in wholes], dtype=np.int64)
     return _Arrays(
         np.concatenate([phashes, content_hashes]).view(np.uint64),
         np.concatenate([numbers, content_numbers]),

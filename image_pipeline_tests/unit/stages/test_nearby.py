@@ -1,5 +1,7 @@
 """Pictures that resemble each other are found and recorded, whatever the index is made of."""
 
+from itertools import combinations
+
 import pytest
 import sqlalchemy as sa
 from PIL import Image, ImageOps
@@ -197,26 +199,36 @@ def test_flat_pictures_are_near_to_nothing(catalog, tmp_path):
 @pytest.fixture(scope="module")
 def products():
     """A product as it is, and on large white pages, which have no texture as a whole."""
-    product = photograph(240, 180, 2)
+    product = photograph(240, 180, 20).point([116 + level // 2 for level in range(256)] * 3)
     return {
-        "product": product.resize((480, 360), Image.Resampling.LANCZOS),
+        "product": product.resize((720, 540), Image.Resampling.LANCZOS),
         "page": ImageOps.expand(product, 130, "white"),
         "mirrored page": ImageOps.expand(ImageOps.mirror(product), 120, "white"),
         "white": Image.new("RGB", (480, 360), "white"),
     }
 
 
-def test_a_product_on_a_white_page_is_looked_up_by_its_content(catalog, tmp_path, products):
+@pytest.mark.parametrize("small", [1, 1000])
+@pytest.mark.parametrize(
+    "order",
+    [("product", "white", "page", "mirrored page"), ("page", "mirrored page", "white", "product")],
+)
+def test_a_product_on_a_white_page_is_looked_up_by_its_content(
+    catalog, tmp_path, products, monkeypatch, order, small
+):
+    """Whichever came first, with a snapshot and without."""
+    monkeypatch.setattr(nearby, "SMALL", small)
     inspect(catalog, **products)
     with catalog.read() as connection:
         query = sa.select(schema.images.c.texture).where(schema.images.c.id.like("%page"))
         assert max(connection.execute(query).scalars()) < MIN_TEXTURE
     tools = make_tools(catalog, tmp_path)
-    for name in ("product", "white", "page", "mirrored page"):
+    for name in order:
         bring(tools, name)
     pairs = found(catalog, *products)
-    assert {"product"} | {image for image, _ in pairs} == {"product", "page", "mirrored page"}
-    assert pairs["page", "product"].found_by == "content"
+    both = {frozenset(pair) for pair in pairs}
+    assert both == {frozenset(pair) for pair in combinations(sorted({*products} - {"white"}), 2)}
+    assert {pairs[name, "product"].found_by for name in ("page", "mirrored page")} == {"content"}
     assert pairs["mirrored page", "product"].transform == "mirrored"
 
 
