@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from image_pipeline.imaging.crop import focal_point
-from image_pipeline.imaging.decoding import Header, decode
+from image_pipeline.imaging.decoding import Decoded, Header, decode
 from image_pipeline.imaging.fingerprint import Fingerprint, fingerprint, pixel_hash
 from image_pipeline.imaging.placeholder import dominant_color, placeholder
 from image_pipeline.imaging.thumbhash import thumbhash
@@ -57,7 +57,11 @@ def inspect_image(data: bytes, limits: Limits) -> Inspection:
     A JPEG is decoded at a fraction of its size: every byte is read all the same, so damage is
     found, at a quarter of the cost.
     """
-    decoded = decode(data, limits, _draft)
+    return describe(decode(data, limits, sufficient_size))
+
+
+def describe(decoded: Decoded) -> Inspection:
+    """Describe decoded pixels, of a JPEG at whatever fraction of its size they are."""
     image, header = decoded.image, decoded.header
     reduced = _reduced(image)
     small = _over_white(reduced)
@@ -103,7 +107,8 @@ def _over_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, image).convert("RGB")
 
 
-def _draft(header: Header) -> tuple[int, int]:
+def sufficient_size(header: Header) -> tuple[int, int]:
+    """The stored size in pixels at which a JPEG shows all that is looked at here."""
     shorter = min(header.width, header.height)
     scale = min(1.0, DRAFT_SIDE / shorter)
     return max(1, int(header.width * scale)), max(1, int(header.height * scale))

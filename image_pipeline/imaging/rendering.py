@@ -14,8 +14,8 @@ from PIL import Image, ImageColor
 
 from image_pipeline.imaging.animation import Film, decode_frames
 from image_pipeline.imaging.crop import crop_window
-from image_pipeline.imaging.decoding import Header, decode
-from image_pipeline.imaging.inspection import Inspection, inspect_image
+from image_pipeline.imaging.decoding import Decoded, Header, decode
+from image_pipeline.imaging.inspection import Inspection, describe, sufficient_size
 from image_pipeline.imaging.metadata import EXIF_HEAD, copyright_exif
 from image_pipeline.imaging.recipe import PlannedVariant, plan_variants, planned_sizes
 from image_pipeline.settings import AutoQuality, FormatName, Limits, Recipe, Role
@@ -57,8 +57,16 @@ class ProcessedImage:
 
 
 def process_image(data: bytes, recipe: Recipe, limits: Limits) -> ProcessedImage:
-    """Inspect and render in one call. Raises ``Rejected`` for a bad file."""
-    return ProcessedImage(inspect_image(data, limits), render(data, recipe, limits))
+    """Inspect and render from one decode. Raises ``Rejected`` for a bad file.
+
+    The inspection of a JPEG then sees the pixels that the recipe needs, which may be more than
+    ``inspect_image`` decodes: hashes can differ from its by a few bits. That saves a fifteenth.
+    """
+    decoded = decode(data, limits, partial(_draft, recipe))
+    inspection = describe(decoded)
+    prepared = _prepared(decoded, recipe)
+    del decoded
+    return ProcessedImage(inspection, _rendered(prepared, data, recipe, limits, None))
 
 
 def render(
@@ -70,12 +78,30 @@ def render(
     encoded while it is at hand. The bytes of a variant do not depend on ``roles``. An animation
     that the recipe keeps is decoded a second time, frame by frame.
     """
-    decoded = decode(data, limits, partial(_draft, recipe))
+    prepared = _prepared(decode(data, limits, partial(_draft, recipe)), recipe)
+    return _rendered(prepared, data, recipe, limits, roles)
+
+
+#: What is planned for a decoded picture, the pictures to encode, and the EXIF block of each.
+_Prepared: TypeAlias = tuple[Plans, Iterator[tuple[str, Image.Image]], bytes]
+
+
+def _prepared(decoded: Decoded, recipe: Recipe) -> _Prepared:
+    """Nothing but the iterator holds the decoded pixels, so that they go when they are used."""
     header = decoded.header
     exif = copyright_exif(header.copyright) if recipe.keep_copyright else b""
     plans = _by_size(plan_variants(recipe, *decoded.full_size, frames=header.frames))
-    pictures = _pictures(_premultiplied(decoded.image), recipe, plans, {})
-    del decoded
+    return plans, _pictures(_premultiplied(decoded.image), recipe, plans, {}), exif
+
+
+def _rendered(
+    prepared: _Prepared,
+    data: bytes,
+    recipe: Recipe,
+    limits: Limits,
+    roles: Collection[Role] | None,
+) -> list[RenderedVariant]:
+    plans, pictures, exif = prepared
     if isinstance(recipe.quality, AutoQuality):
         pictures, plans = _with_chosen_qualities(pictures, recipe, recipe.quality, plans)
     wanted = {
@@ -102,11 +128,14 @@ def _draft(recipe: Recipe, header: Header) -> tuple[int, int]:
     """The stored size that is enough for every variant of a recipe, crops as well.
 
     A crop takes one side of the picture whole, so that a picture no smaller than the crop on
-    either side need not be enlarged for it.
+    either side need not be enlarged for it. It is also enough for an inspection: files are then
+    the same bytes whether the picture is inspected along with them or not.
     """
     sizes = planned_sizes(recipe, *header.upright).values()
     widest, highest = max(wide for wide, _ in sizes), max(high for _, high in sizes)
-    return (highest, widest) if header.orientation >= 5 else (widest, highest)
+    wide, high = (highest, widest) if header.orientation >= 5 else (widest, highest)
+    least = sufficient_size(header)
+    return max(wide, least[0]), max(high, least[1])
 
 
 def _donors(recipe: Recipe, plans: dict[str, list[PlannedVariant]]) -> dict[str, list[str]]:

@@ -22,6 +22,7 @@ from image_pipeline.imaging import autoquality, rendering
 from image_pipeline.imaging.decoding import Header
 from image_pipeline.imaging.metadata import find_metadata
 from image_pipeline.imaging.recipe import PlannedVariant
+from image_pipeline.imaging.inspection import inspect_image
 from image_pipeline.imaging.rendering import RenderedVariant, encode, process_image, render
 from image_pipeline.settings import AutoQuality, Avif, Formats, Jpeg, Recipe, Role, Size, Webp
 
@@ -281,11 +282,13 @@ class TestDraft:
     def header(self, width: int, height: int, orientation: int = 1) -> Header:
         return Header("jpeg", width, height, orientation, "RGB", False, False, ())
 
-    def test_asks_for_no_more_than_the_largest_variant(self) -> None:
+    def test_asks_for_no_more_than_the_largest_variant_and_the_inspection(self) -> None:
         """5,119 x 2,880 in 2,560 x 1,440 is 2,560 x 1,440: half of the file is just enough."""
         recipe = recipe_of(only=Size(width=2560, height=1440))
         assert rendering._draft(recipe, self.header(5120, 2880)) == (2560, 1440)
         assert rendering._draft(recipe, self.header(2880, 5120, 6)) == (2560, 1440)[::-1]
+        small = recipe_of(only=Size(width=64, height=64))
+        assert rendering._draft(small, self.header(5120, 2560)) == (1024, 512)
 
     @given(
         width=st.integers(1, 9000), height=st.integers(1, 9000), orientation=st.integers(1, 8),
@@ -320,8 +323,8 @@ class TestDraft:
             return original(image)
 
         monkeypatch.setattr(rendering, "_premultiplied", spy)
-        variants = render(encoded(a_photograph(1200, 800), "JPEG"), SMALL_RECIPE, LIMITS)
-        assert seen == [(150, 100)]  # 128 x 85 is the largest variant
+        variants = render(encoded(a_photograph(2400, 1600), "JPEG"), SMALL_RECIPE, LIMITS)
+        assert seen == [(1200, 800)]  # 128 x 85 is the largest variant, 512 what is inspected
         assert (variants[0].plan.width, variants[0].plan.height) == (128, 85)
 
 
@@ -462,6 +465,24 @@ def test_nothing_but_pixels_is_published(name: str) -> None:
 
 
 # ---------------------------------------------------------------------------------- repeatability
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_inspecting_along_the_way_changes_no_file(kind: str) -> None:
+    """A recipe that needs less of a JPEG than the inspection does: 2,400 pixels for 120."""
+    file = encoded(a_photograph(2400, 1800), kind)
+    together = process_image(file, SMALL_RECIPE, LIMITS)
+    assert together.variants == render(file, SMALL_RECIPE, LIMITS)
+    alone = inspect_image(file, LIMITS)
+    assert (together.inspection.width, together.inspection.height) == (2400, 1800)
+    assert together.inspection == alone
+
+
+def test_a_recipe_that_needs_more_of_a_jpeg_moves_a_few_bits_of_its_hash() -> None:
+    file = encoded(a_photograph(2400, 1800), "JPEG")
+    found = process_image(file, Recipe(), LIMITS).inspection.fingerprint
+    alone = inspect_image(file, LIMITS).fingerprint
+    assert (found.phash64 ^ alone.phash64).bit_count() <= 4
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
