@@ -20,9 +20,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from image_pipeline.imaging import autoquality, rendering
 from image_pipeline.imaging.decoding import Header
+from image_pipeline.imaging.inspection import inspect_image
 from image_pipeline.imaging.metadata import find_metadata
 from image_pipeline.imaging.recipe import PlannedVariant
-from image_pipeline.imaging.inspection import inspect_image
 from image_pipeline.imaging.rendering import RenderedVariant, encode, process_image, render
 from image_pipeline.settings import AutoQuality, Avif, Formats, Jpeg, Recipe, Role, Size, Webp
 
