@@ -347,8 +347,8 @@ def _loads(items: Sequence[GalleryItem]) -> list[_Weight]:
     for pictures that lack it. A picture in none of them counts with what it has.
     """
     uploaded = sum(item.bytes_in for item in items)
-    present = {variant["format"] for item in items for variant in _variants(item)}
-    phone = {name: sum(_phone_bytes(_variants(item), name) for item in items) for name in present}
+    present = {variant["format"] for item in items for variant in _offered(item)}
+    phone = {name: sum(_phone_bytes(_offered(item), name) for item in items) for name in present}
     rows = [
         _weighed(_FORMAT_NAMES[name], uploaded, phone[name])
         for name in reversed(FORMATS)
@@ -357,10 +357,17 @@ def _loads(items: Sequence[GalleryItem]) -> list[_Weight]:
     return [_Weight("Uploaded", wording.weight(uploaded), "", 100.0), *rows] if items else []
 
 
+def _offered(item: GalleryItem) -> Sequence[Mapping[str, Any]]:
+    """The files that a browser chooses from."""
+    variants = _variants(item)
+    offered = item.manifest["srcset"] if item.manifest else {}
+    responsive = [one for one in variants if one["role"] == "responsive"]
+    return [one for one in responsive if one["format"] in offered] or responsive or variants
+
+
 def _phone_bytes(variants: Sequence[Mapping[str, Any]], best: str) -> int:
-    pool = [one for one in variants if one["role"] == "responsive"] or variants
     known = FORMATS[FORMATS.index(best) :]
-    pool = [one for one in pool if one["format"] in known] or pool
+    pool = [one for one in variants if one["format"] in known] or variants
     nearest = min(
         pool, key=lambda one: (FORMATS.index(one["format"]), phone_distance(one["width"]))
     )
@@ -372,7 +379,7 @@ def _view(item: GalleryItem) -> dict[str, Any]:
     srcsets: dict[str, dict[int, str]] = {}
     files: dict[str, str] = {}
     largest = (0, 0)
-    for variant in _variants(item):
+    for variant in _offered(item):
         url = _web_address(variant["url"])
         if variant["role"] == "responsive" and url:
             width, height, kind = variant["width"], variant["height"], variant["format"]

@@ -314,19 +314,21 @@ def _entry(variant: Variant, url_of: Callable[[str], str]) -> dict[str, Any]:
 def _srcsets(variants: Sequence[Variant], url_of: Callable[[str], str]) -> dict[str, str]:
     """One srcset per format. Of files of one width the smallest stays: they look alike.
 
-    A format that lacks the widest file is left out: it weighed no less than the next format's,
-    and a browser that prefers the format would enlarge a narrower file of it instead.
+    A format that lacks a width is left out, but for the oldest: its file was no smaller than the
+    next format's, and a browser that prefers the format would load a wider file of it, or
+    enlarge a narrower one.
     """
     by_format: dict[str, dict[int, str]] = {}
     for variant in variants:
         if variant.role == "responsive":
             widths = by_format.setdefault(variant.format, {})
             widths.setdefault(variant.width, url_of(variant.key))
-    widest = max((max(widths) for widths in by_format.values()), default=0)
+    every = {width for widths in by_format.values() for width in widths}
+    oldest = max(by_format, key=_preference, default="")
     return {
         name: ", ".join(f"{url} {width}w" for width, url in widths.items())
         for name, widths in by_format.items()
-        if widest in widths
+        if name == oldest or widths.keys() == every
     }
 
 

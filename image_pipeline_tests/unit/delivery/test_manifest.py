@@ -111,12 +111,22 @@ variants = st.builds(
 images = st.lists(variants, max_size=15, unique_by=lambda one: one.key)
 
 
+def has_format(some: list[Variant], kind: str) -> bool:
+    return any(one.format == kind for one in some)
+
+
 @given(images)
 def test_srcsets_ascend_in_real_widths_without_repeating_one(some: list[Variant]) -> None:
     srcset = image_manifest(an_image(*some), on_cdn)["srcset"]
     shown = [one for one in some if one.role == "responsive"]
-    widest = max((one.width for one in shown), default=0)
-    assert set(srcset) == {one.format for one in shown if one.width == widest}
+    every = {one.width for one in shown}
+    oldest = next((kind for kind in ("jpeg", "webp", "avif") if has_format(shown, kind)), None)
+    assert set(srcset) == {
+        kind
+        for kind in ("avif", "webp", "jpeg")
+        if has_format(shown, kind)
+        and (kind == oldest or {one.width for one in shown if one.format == kind} == every)
+    }
     for name, text in srcset.items():
         candidates = [candidate.split(" ") for candidate in text.split(", ")]
         widths = [int(descriptor.removesuffix("w")) for _, descriptor in candidates]
@@ -135,6 +145,15 @@ def test_a_format_without_the_widest_file_is_not_offered() -> None:
     wide_thumbnail = a_variant("webp", 3000, 3000, 9, role="thumbnail")
     srcset = image_manifest(an_image(AVIF, JPEG, wide_thumbnail), on_cdn)["srcset"]
     assert set(srcset) == {"avif", "jpeg"}, "thumbnails do not count"
+
+
+def test_a_format_with_a_gap_is_not_offered() -> None:
+    """Its file was no smaller than the next format's; a browser would load the wider one."""
+    avif = [a_variant("avif", width, 100, 50, key=f"avif-{width}") for width in (640, 1920)]
+    jpeg = [a_variant("jpeg", width, 100, 60, key=f"jpeg-{width}") for width in (640, 1024, 1920)]
+    assert set(image_manifest(an_image(*avif, *jpeg), on_cdn)["srcset"]) == {"jpeg"}
+    whole = a_variant("avif", 1024, 100, 50, key="avif-1024")
+    assert set(image_manifest(an_image(*avif, whole, *jpeg), on_cdn)["srcset"]) == {"avif", "jpeg"}
 
 
 def test_of_two_files_of_one_width_the_smaller_is_offered() -> None:
