@@ -4,6 +4,7 @@ Run as people run it, in a process of its own: it must come to its end, with a v
 every file, whatever lies in the folder.
 """
 
+import io
 import json
 import os
 import socket
@@ -193,22 +194,34 @@ def test_people_can_read_it_too(run, tmp_path):
     assert finished.stdout.count(b"not_an_image") == 2
 
 
-def test_what_takes_too_much_costs_only_itself(tmp_path):
-    """A GIF in 15 million pieces, and 100 megapixels of one colour in 13 kB."""
+def heavy(tmp_path, files, **workers):
+    """The reason of each file of a folder, given what an image may take."""
     folder = tmp_path / "heavy"
     folder.mkdir()
-    photograph(160, 120, 3).save(folder / "good.jpg")
-    pieces = b",\0\0\0\0\1\0\1\0\0\2" + b"\1\x44" * 15_000_000 + b"\0"
-    (folder / "slow.gif").write_bytes(gif(1, 1, pieces))
-    (folder / "wide.png").write_bytes(hostile.flat_png(9_999))
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
     config = tmp_path / "pipeline.yaml"
-    workers = {"processes": 2, "seconds_per_image": 3, "memory_megabytes": 256}
-    config.write_text(yaml.safe_dump({"recipes": RECIPES, "workers": workers}))
+    config.write_text(yaml.safe_dump({"recipes": RECIPES, "workers": {"processes": 2, **workers}}))
     finished = subprocess.run(
         [sys.executable, "-m", "image_pipeline.cli", "process", str(folder),
          "--out", str(tmp_path / "out"), "--config", str(config), "--json"],
         capture_output=True, timeout=PATIENCE, stdin=subprocess.DEVNULL, check=False,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
-    said = {Path(one["path"]).name: one["reason"] for one in json.loads(finished.stdout)["images"]}
-    assert said == {"good.jpg": None, "slow.gif": "timeout", "wide.png": "out_of_memory"}
+    return {Path(one["path"]).name: one["reason"] for one in json.loads(finished.stdout)["images"]}
+
+
+def test_what_takes_too_long_is_given_up(tmp_path):
+    """A GIF in 15 million pieces: seconds on any machine, where a fifth of one is allowed."""
+    pieces = b",\0\0\0\0\1\0\1\0\0\2" + b"\1\x44" * 15_000_000 + b"\0"
+    said = heavy(tmp_path, {"slow.gif": gif(1, 1, pieces)}, seconds_per_image=0.2)
+    assert said == {"slow.gif": "timeout"}
+
+
+def test_what_takes_too_much_memory_costs_only_itself(tmp_path):
+    """100 megapixels of one colour in 13 kB."""
+    good = io.BytesIO()
+    photograph(160, 120, 3).save(good, "JPEG")
+    files = {"good.jpg": good.getvalue(), "wide.png": hostile.flat_png(9_999)}
+    said = heavy(tmp_path, files, memory_megabytes=256)
+    assert said == {"good.jpg": None, "wide.png": "out_of_memory"}
