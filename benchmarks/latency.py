@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import sqlalchemy as sa
 from dagster import DagsterInstance, RunsFilter
 
 from benchmarks.photos import write_photograph
+from benchmarks.ports import free_port
 from benchmarks.project import CHECKOUT, SOURCE, Project, RunTimes, new_project, run_times
 from benchmarks.report import Report, Row, describe_machine
 from image_pipeline.catalog import batches
@@ -183,7 +183,7 @@ def _wait_until(done: Callable[[], bool], what: str) -> None:
 def _running_dev(project: Project) -> Iterator[None]:
     """``image-pipeline dev``, ended as by Ctrl-C; whatever is left of it after that is killed."""
     command = [
-        *(sys.executable, "-m", "image_pipeline.cli", "dev", "--port", str(_free_port())),
+        *(sys.executable, "-m", "image_pipeline.cli", "dev", "--port", str(free_port())),
         *("--config", str(project.config)),
     ]
     with (project.folder / "dev.log").open("wb") as log:
@@ -210,10 +210,3 @@ def _stop(process: psutil.Popen) -> None:
         with suppress(psutil.NoSuchProcess):
             one.kill()
     psutil.wait_procs(left)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

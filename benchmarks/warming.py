@@ -17,6 +17,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.look import peak_bytes, resident_bytes
+from benchmarks.ports import free_port
 from benchmarks.report import Report, Row, describe_machine
 from image_pipeline.delivery.warmer import Warmer
 from image_pipeline.settings import Warming
@@ -114,7 +115,7 @@ def _write_files(folder: Path, files: int) -> None:
 def _edge(nginx: str, folder: Path) -> Iterator[str]:
     """An edge with an empty cache; its URL."""
     shutil.rmtree(folder / "cache", ignore_errors=True)
-    edge, origin = _free_port(), _free_port()
+    edge, origin = free_port(), free_port()
     config = folder / "nginx.conf"
     config.write_text(_CONFIG.format(folder=folder, edge=edge, origin=origin), encoding="utf-8")
     # Its workers are another user's where it is started by root.
@@ -125,12 +126,6 @@ def _edge(nginx: str, folder: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{edge}"
         finally:
             process.terminate()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _await(port: int) -> None:

@@ -21,6 +21,11 @@ _CONFIG = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     help=f"Settings file; else ${CONFIG_VARIABLE}, else ./pipeline.yaml, else built-in defaults.",
 )
+_WORKERS = click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="Worker processes. [default: as the settings say]",
+)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
@@ -40,11 +45,7 @@ def cli() -> None:
     help="Folder for the variants: one folder in it per image.",
 )  # fmt: skip
 @click.option("--recipe", default="web", show_default=True, help="A recipe of the settings.")
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 256),
-    help="Worker processes. [default: as the settings say]",
-)
+@_WORKERS
 @_CONFIG
 @_JSON
 def process(
@@ -81,11 +82,7 @@ def process(
     show_default=True,
     help="The weakest evidence that counts; 'picture' is what batches act on.",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 256),
-    help="Worker processes. [default: as the settings say]",
-)
+@_WORKERS
 @_CONFIG
 @_JSON
 def dedupe(

@@ -15,10 +15,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from image_pipeline.catalog import batches
 from image_pipeline.catalog.engine import Catalog
 from image_pipeline.settings import BucketSettings, Settings, load_settings
-from image_pipeline.stages.tools import Spool, Tools, utc_now
+from image_pipeline.stages.tools import Tools, utc_now
 from image_pipeline.store.bucket import Bucket, ObjectGoneError
 from image_pipeline.store.layout import table_key
-from image_pipeline.workers.pool import ImageWorkers
 
 _log = logging.getLogger(__name__)
 
@@ -119,15 +118,7 @@ class PipelineResource(dg.ConfigurableResource[Tools]):
         return self._tools or self._new_tools()
 
     def _new_tools(self) -> Tools:
-        spool = Spool(self.settings.workers.spool)
-        return Tools(
-            self.settings,
-            self.bucket,
-            self.catalog,
-            ImageWorkers(self.settings.workers, spool.folder),
-            spool,
-            progress=_progress(self._log),
-        )
+        return Tools.open(self.settings, self.bucket, self.catalog, _progress(self._log))
 
     def _log(self, text: str) -> None:
         """Log as the asset that is at work now."""

@@ -302,6 +302,10 @@ class Workers(_Part):
     memory_megabytes: int = Field(default=1024, ge=256)
     spool: Path = Path(".data/spool")
 
+    def with_processes(self, processes: int | None) -> Self:
+        """The same with another number of worker processes; with None unchanged."""
+        return self.model_copy(update={"processes": processes}) if processes else self
+
     @property
     def count(self) -> int:
         """Number of worker processes."""

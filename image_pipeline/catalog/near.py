@@ -18,9 +18,6 @@ from image_pipeline.dedupe.near import Sketched
 #: Rows of hashes read at a time: a few MB, whatever the size of the catalog.
 PAGE = 50_000
 
-#: Bytes of a sketch: 32 x 32 values of luma.
-SKETCH_BYTES = 32 * 32
-
 
 class Hashes(NamedTuple):
     """A member by its number in the source, with its signed 64-bit hashes.
@@ -84,14 +81,6 @@ def last_number(connection: sa.Connection, source: str) -> int:
     return connection.execute(query).scalar() or 0
 
 
-def image_with_number(connection: sa.Connection, source: str, number: int) -> str | None:
-    """The image that has a number in a source."""
-    query = sa.select(members.c.image_id).where(
-        members.c.source == source, members.c.number == number
-    )
-    return connection.execute(query).scalar()
-
-
 def canonicals_changed_by(connection: sa.Connection, batch: str) -> list[str]:
     """The canonicals among the members that a batch was the last to change."""
     query = sa.select(members.c.image_id).where(
@@ -139,9 +128,6 @@ def sketched_canonicals(
 
 def _sketched(row: sa.RowMapping) -> Sketched:
     content = row["content_luma"]
-    for luma in (row["luma"], content):
-        if luma is not None and len(luma) != SKETCH_BYTES:
-            raise DamagedRowError(row["id"], f"a sketch of {len(luma)} bytes")
     try:
         return Sketched(
             id=row["id"],

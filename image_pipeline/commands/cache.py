@@ -10,26 +10,22 @@ from image_pipeline.catalog import warmth
 from image_pipeline.catalog.engine import Catalog
 from image_pipeline.commands.display import print_json, print_table, progress_bar, size
 from image_pipeline.settings import Settings
-from image_pipeline.stages.tools import Spool, Tools
+from image_pipeline.stages.tools import Tools
 from image_pipeline.stages.warming import Pass, warm_sources
 from image_pipeline.store.bucket import Bucket
-from image_pipeline.workers.pool import ImageWorkers
 
 
 def run_warm(settings: Settings, source: str | None, force: bool, as_json: bool) -> int:
     """Ask the edges for what is due. Exit code 1 if some of it could not be warmed."""
     catalog = Catalog(settings.catalog.url)
-    spool = Spool(settings.workers.spool)
     try:
         with progress_bar() as progress:
             task = progress.add_task("warming", total=None)
-            tools = Tools(
+            tools = Tools.open(
                 settings,
                 Bucket(settings.bucket),
                 catalog,
-                ImageWorkers(settings.workers, spool.folder),
-                spool,
-                progress=lambda _, done, total: progress.update(task, completed=done),
+                lambda _, done, total: progress.update(task, completed=done),
             )
             sources = [source] if source else sorted(settings.sources)
             found = warm_sources(tools, sources, force=force)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from image_pipeline.commands.display import print_json, print_table, progress_bar, size
-from image_pipeline.commands.files import find_files
+from image_pipeline.commands.files import check_regular, distinct_files, failure, read_file
 from image_pipeline.dedupe.grouping import MIN_TEXTURE, TIERS, Picture, group, rank
 from image_pipeline.dedupe.index import build
 from image_pipeline.dedupe.near import (
@@ -30,7 +30,7 @@ from image_pipeline.dedupe.near import (
     verify,
 )
 from image_pipeline.imaging.inspection import Inspection, inspect_image
-from image_pipeline.imaging.verdict import Reason, Rejected
+from image_pipeline.imaging.verdict import Rejected
 from image_pipeline.settings import Limits, Settings
 from image_pipeline.workers.pool import ImageWorkers, Job, Outcome
 
@@ -118,12 +118,10 @@ def run_dedupe(
 
     ``weakest`` is the last of :data:`MEANINGS` that is looked for.
     """
-    rules = settings.workers
-    if workers:
-        rules = rules.model_copy(update={"processes": workers})
     findings = Findings()
-    with ImageWorkers(rules) as pool, progress_bar() as progress:
-        distinct = _same_bytes(_files(paths), findings)
+    with ImageWorkers(settings.workers.with_processes(workers)) as pool, progress_bar() as progress:
+        # Not by name: files of one name in several folders are what is looked for.
+        distinct = _same_bytes((file.path for file in distinct_files(paths)), findings)
         task = progress.add_task("looking at pictures", total=len(distinct))
         seen = []
         for one in _inspect(pool, distinct, findings):
@@ -228,18 +226,6 @@ def _within(
     return pairs[pairs[:, 0] < pairs[:, 1]]
 
 
-def _files(paths: Iterable[Path]) -> Iterable[Path]:
-    """Every file once, under the name it was met by first.
-
-    Folders are taken one by one: here names may repeat between them.
-    """
-    found: dict[Path, Path] = {}
-    for path in paths:
-        for file in find_files([path]):
-            found.setdefault(file.path.resolve(), file.path)
-    return found.values()
-
-
 def _same_bytes(paths: Iterable[Path], findings: Findings) -> list[tuple[_File, ...]]:
     """Files by equal bytes, in order; the oldest of equal ones first.
 
@@ -247,8 +233,10 @@ def _same_bytes(paths: Iterable[Path], findings: Findings) -> list[tuple[_File, 
     """
     by_size: dict[int, list[_File]] = defaultdict(list)
     for path in paths:
-        if not path.is_file():
-            findings.rejected[path] = _why(Rejected(Reason.not_an_image, "not a regular file"))
+        try:
+            check_regular(path)
+        except Rejected as error:
+            findings.rejected[path] = _why(error)
             continue
         known = path.stat()
         findings.bytes[path] = known.st_size
@@ -281,7 +269,7 @@ def _inspect(
     """Look at one of each set of equal files; None for what is no picture, as they come."""
     limits = Limits()
     jobs = (
-        Job(position, partial(_read, files[0].path, limits), (limits,))
+        Job(position, partial(read_file, files[0].path, limits), (limits,))
         for position, files in enumerate(distinct)
     )
     outcome: Outcome[int, Inspection]
@@ -297,18 +285,11 @@ def _inspect(
         yield _Seen(picture, sketched_of(picture.id, outcome.value), paths)
 
 
-def _read(path: Path, limits: Limits) -> bytes:
-    if path.stat().st_size > limits.megabytes * 1e6:
-        raise Rejected(Reason.too_many_bytes, f"more than {limits.megabytes:g} MB, not read")
-    return path.read_bytes()
-
-
 def _why(error: Exception | None) -> tuple[str, str]:
     """The code and the message of a file that could not be compared."""
     if isinstance(error, Rejected):
         return error.reason, error.message
-    reason = "storage_error" if isinstance(error, OSError) else "internal_error"
-    return reason, str(error)
+    return failure(error)
 
 
 def _groups(seen: Iterable[_Seen], weakest: str) -> list[Group]:

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import click
 
+from image_pipeline.imaging.verdict import Reason, Rejected
+from image_pipeline.settings import Limits
+from image_pipeline.stages.tools import INTERNAL_ERROR, STORAGE_ERROR
+
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
@@ -18,27 +22,53 @@ class LocalFile:
     name: str
 
 
-def find_files(paths: Iterable[Path]) -> Iterator[LocalFile]:
+def distinct_files(paths: Iterable[Path]) -> Iterator[LocalFile]:
     """Files as given, folders with everything below them, each file once, in a fixed order.
 
     Hidden files and folders below a folder are passed over; a link to a folder is not followed.
-    Two files that would go by one name are a usage error: one would replace the other.
     """
     seen: set[Path] = set()
-    named: dict[str, Path] = {}
     for path in paths:
         for file in _below(path) if path.is_dir() else [LocalFile(path, path.name)]:
             where = Path(os.path.realpath(file.path))  # Path.resolve() raises on circular links
-            if where in seen:
-                continue
-            if file.name in named:
-                raise click.UsageError(
-                    f"{named[file.name]} and {file.path} would both be {file.name!r}:"
-                    " name a folder that holds both, or send them one after the other"
-                )
-            seen.add(where)
-            named[file.name] = file.path
-            yield file
+            if where not in seen:
+                seen.add(where)
+                yield file
+
+
+def find_files(paths: Iterable[Path]) -> Iterator[LocalFile]:
+    """:func:`distinct_files`, with names of their own.
+
+    Two files that would go by one name are a usage error: one would replace the other.
+    """
+    named: dict[str, Path] = {}
+    for file in distinct_files(paths):
+        if file.name in named:
+            raise click.UsageError(
+                f"{named[file.name]} and {file.path} would both be {file.name!r}:"
+                " name a folder that holds both, or send them one after the other"
+            )
+        named[file.name] = file.path
+        yield file
+
+
+def check_regular(path: Path) -> None:
+    """Raise :class:`Rejected` for what is no file: reading a pipe would wait for ever."""
+    if not path.is_file():
+        raise Rejected(Reason.not_an_image, "not a regular file")
+
+
+def read_file(path: Path, limits: Limits) -> bytes:
+    """The bytes of a picture file. Raises :class:`Rejected` for one that is not even read."""
+    check_regular(path)
+    if path.stat().st_size > limits.megabytes * 1e6:
+        raise Rejected(Reason.too_many_bytes, f"more than {limits.megabytes:g} MB, not read")
+    return path.read_bytes()
+
+
+def failure(error: Exception | None) -> tuple[str, str]:
+    """Code and message of a file that could not be used, through no fault of its own."""
+    return STORAGE_ERROR if isinstance(error, OSError) else INTERNAL_ERROR, str(error)
 
 
 def _below(folder: Path) -> Iterator[LocalFile]:

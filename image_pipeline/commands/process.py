@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from image_pipeline.commands.display import print_json, print_table, progress_bar, size
-from image_pipeline.commands.files import LocalFile, find_files
+from image_pipeline.commands.files import LocalFile, failure, find_files, read_file
 from image_pipeline.imaging.inspection import Inspection
 from image_pipeline.imaging.recipe import extension
 from image_pipeline.imaging.rendering import ProcessedImage, RenderedVariant, process_image
-from image_pipeline.imaging.verdict import Reason, Rejected
+from image_pipeline.imaging.verdict import Rejected
 from image_pipeline.settings import Limits, Settings
 from image_pipeline.workers.pool import ImageWorkers, Job, Outcome
 
@@ -29,9 +29,7 @@ def run_process(
 ) -> None:
     """Render files into ``out`` and report a verdict for each."""
     started = time.monotonic()
-    rules = settings.workers
-    if workers:
-        rules = rules.model_copy(update={"processes": workers})
+    rules = settings.workers.with_processes(workers)
     files = list(find_files(paths))
     reader = _Reader(Limits())
     results: dict[int, dict[str, Any]] = {}
@@ -52,20 +50,14 @@ def run_process(
 
 
 class _Reader:
-    """Reads files in the parent; refuses what is no file or too large before reading it."""
+    """Reads files in the parent, and remembers the hash of each until it is asked for."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.sha256: dict[int, str] = {}
 
     def read(self, position: int, file: LocalFile) -> bytes:
-        if not file.path.is_file():
-            raise Rejected(Reason.not_an_image, "not a regular file")
-        if file.path.stat().st_size > self.limits.megabytes * 1e6:
-            raise Rejected(
-                Reason.too_many_bytes, f"more than {self.limits.megabytes:g} MB, not read"
-            )
-        data = file.path.read_bytes()
+        data = read_file(file.path, self.limits)
         self.sha256[position] = hashlib.sha256(data).hexdigest()
         return data
 
@@ -105,8 +97,8 @@ def _result(
             verdict="rejected", reason=str(outcome.error.reason), message=outcome.error.message
         )
     else:
-        reason = "storage_error" if isinstance(outcome.error, OSError) else "internal_error"
-        entry.update(verdict="failed", reason=reason, message=str(outcome.error))
+        reason, message = failure(outcome.error)
+        entry.update(verdict="failed", reason=reason, message=message)
     return entry
 
 

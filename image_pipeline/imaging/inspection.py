@@ -63,7 +63,7 @@ def inspect_image(data: bytes, limits: Limits) -> Inspection:
 def describe(decoded: Decoded) -> Inspection:
     """Describe decoded pixels, of a JPEG at whatever fraction of its size they are."""
     image, header = decoded.image, decoded.header
-    reduced = _reduced(image)
+    reduced = small_copy(image)
     small = _over_white(reduced)
     width, height = decoded.full_size
     return Inspection(
@@ -88,14 +88,10 @@ def describe(decoded: Decoded) -> Inspection:
 
 
 def small_copy(image: Image.Image) -> Image.Image:
-    """An RGB copy of less than twice :data:`SMALL_SIDE` pixels a side, transparency over white.
+    """A copy of less than twice :data:`SMALL_SIDE` pixels a side.
 
     It is reduced by a whole factor: every pixel counts the same, and it is quick.
     """
-    return _over_white(_reduced(image))
-
-
-def _reduced(image: Image.Image) -> Image.Image:
     factor = max(1, max(image.size) // SMALL_SIDE)
     return image.reduce(factor) if factor > 1 else image
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 from image_pipeline.catalog.engine import Catalog
 from image_pipeline.settings import Recipe, Settings, Source
@@ -65,6 +66,19 @@ class Tools:
     spool: Spool
     clock: Callable[[], datetime] = utc_now
     progress: Callable[[str, int, int], None] = quiet
+
+    @classmethod
+    def open(
+        cls,
+        settings: Settings,
+        bucket: Bucket,
+        catalog: Catalog,
+        progress: Callable[[str, int, int], None],
+    ) -> Self:
+        """Tools whose worker processes are not started, and never are by those who need none."""
+        spool = Spool(settings.workers.spool)
+        workers = ImageWorkers(settings.workers, spool.folder)
+        return cls(settings, bucket, catalog, workers, spool, progress=progress)
 
     def source(self, name: str) -> Source:
         """The settings of a source; an error that says what to do if there is none."""

@@ -212,6 +212,17 @@ def test_the_order_of_the_paths_changes_nothing(folder, document):
     assert turned["rejected"] == document["rejected"]
 
 
+def test_links_that_lead_nowhere_or_in_a_circle_are_no_pictures(tmp_path):
+    (tmp_path / "a.jpg").symlink_to("b.jpg")
+    (tmp_path / "b.jpg").symlink_to("a.jpg")
+    (tmp_path / "c.jpg").symlink_to("missing.jpg")
+    found = answer(tmp_path)
+    assert found["images"] == 0
+    assert {one["path"].rsplit("/", 1)[-1]: one["reason"] for one in found["rejected"]} == {
+        "a.jpg": "not_an_image", "b.jpg": "not_an_image", "c.jpg": "not_an_image",
+    }  # fmt: skip
+
+
 def test_an_empty_folder(tmp_path):
     assert answer(tmp_path) == {"images": 0, "groups": [], "rejected": []}
     ended = dedupe(tmp_path)
