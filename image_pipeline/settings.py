@@ -13,11 +13,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 CONFIG_VARIABLE = "IMAGE_PIPELINE_CONFIG"
@@ -37,7 +46,9 @@ Crop = Literal["attention", "entropy", "center"] | tuple[Share, Share]
 EMBEDDED = "embedded"
 
 #: Prefixes of the bucket that the pipeline writes; a source may not lie inside one.
-OWN_PREFIXES = ("batches/", "variants/", "manifests/", "galleries/", "tables/")
+OWN_PREFIXES = (
+    "batches/", "variants/", "manifests/", "indexes/", "galleries/", "tables/", "plans/", "trash/",
+)  # fmt: skip
 
 
 class SettingsError(Exception):
@@ -108,6 +119,9 @@ class Source(_Part):
     base_url: str | None = Field(default=None, description="overrides delivery.base_url")
     fresh_hours: float | None = Field(
         default=None, gt=0, description="overrides delivery.warming.fresh_hours"
+    )
+    access: Literal["public", "private"] = Field(
+        default="public", description="private: URLs work only signed, see delivery.signing"
     )
 
     @field_validator("prefix")
@@ -334,12 +348,140 @@ class Warming(_Part):
     fresh_hours: float = Field(default=24.0, gt=0)
 
 
+class Signing(_Part):
+    """How URLs of private sources are signed, and for how many minutes they then work.
+
+    With a ``base_url`` they are CloudFront's: ``key_pair_id`` names the public key there,
+    ``private_key`` is its RSA key in PEM, from the environment only. Without one they are
+    presigned by S3, for at most seven days (its own limit), and no key is needed.
+    """
+
+    key_pair_id: str | None = None
+    private_key: SecretStr | None = None
+    minutes: float = Field(default=60.0, gt=0, le=7 * 24 * 60)
+
+
 class Delivery(_Part):
     """``base_url`` stands before every published key; empty, the bucket's own URL does."""
 
     base_url: str | None = None
     sizes: str = Field(default="100vw", description="the sizes attribute of ready markup")
     warming: Warming = Warming()
+    signing: Signing = Signing()
+
+
+class KeepMinutes(_Part):
+    """How long Redis keeps what it was given, by kind, in minutes.
+
+    Shorter for what changes with every batch, longer for what hardly ever does.
+    """
+
+    index: float = Field(default=30.0, gt=0)
+    manifest: float = Field(default=60.0, gt=0)
+    thumbnail: float = Field(default=24 * 60.0, gt=0)
+    statistics: float = Field(default=5.0, gt=0)
+
+
+class RedisSettings(_Part):
+    """A Redis or Valkey server that manifests are published to as well; none without ``url``.
+
+    ``embedded`` instead of a URL means the server that ``make dev`` and ``make demo`` start
+    on this machine, with its files under ``data``. ``thumbnails`` publishes the bytes of the
+    smallest thumbnail too. Values of ``compress_from_bytes`` and more are compressed if that
+    makes them smaller. A request that takes longer than ``timeout_seconds`` counts as failed,
+    and the bucket is asked instead.
+    """
+
+    url: str | None = None
+    data: Path = Path(".data/valkey")
+    connections: int = Field(default=16, gt=0, le=1000)
+    timeout_seconds: float = Field(default=0.5, gt=0)
+    compress_from_bytes: int = Field(default=2048, ge=0)
+    thumbnails: bool = False
+    keep_minutes: KeepMinutes = KeepMinutes()
+
+
+StorageClass = Literal["STANDARD_IA", "GLACIER_IR", "GLACIER", "DEEP_ARCHIVE"]
+
+
+class Cleanup(_Part):
+    """When an object that nobody refers to may be removed, and when a plan is refused.
+
+    An object must have been unknown in two inventories at least ``sightings_hours`` apart, and
+    be older than ``grace_days`` (``upload_grace_days`` under a source's prefix). A plan of more
+    than ``max_share`` of the bucket's objects or bytes has to be confirmed by its id. Plans are
+    applied within ``plan_hours``. What is removed lies in the trash for ``trash_days``.
+    Nothing under a prefix of ``protected`` is ever touched.
+    """
+
+    grace_days: float = Field(default=14.0, ge=1)
+    upload_grace_days: float = Field(default=30.0, ge=1)
+    sightings_hours: float = Field(default=24.0, ge=1)
+    max_share: float = Field(default=0.02, gt=0, le=1)
+    plan_hours: float = Field(default=72.0, gt=0)
+    trash_days: float = Field(default=30.0, ge=1)
+    protected: tuple[str, ...] = ()
+
+
+class ClassRule(_Part):
+    """Originals unused for ``after_days`` move to a class of storage, if it is a colder one."""
+
+    to: StorageClass
+    after_days: float = Field(ge=30)
+
+
+class Classes(_Part):
+    """Which originals move to colder storage. Rules count from the last use of an original.
+
+    Originals below ``min_kilobytes`` (10^3 bytes) stay: the colder classes bill 128 KB at
+    least. Moves that would cost more than they save within ``payback_months`` are left out.
+    """
+
+    rules: tuple[ClassRule, ...] = (
+        ClassRule(to="STANDARD_IA", after_days=30),
+        ClassRule(to="GLACIER", after_days=180),
+    )
+    min_kilobytes: float = Field(default=131.072, ge=131.072)
+    payback_months: float = Field(default=12.0, gt=0)
+    restore_days: int = Field(default=7, gt=0, le=365)
+    restore_tier: Literal["Expedited", "Standard", "Bulk"] = "Standard"
+
+
+class Crons(_Part):
+    """When each job of housekeeping runs, in UTC."""
+
+    cleanup: str = "0 3 * * 0"
+    classes: str = "0 5 * * 0"
+    lifecycle: str = "0 6 * * 0"
+    refresh: str = "0 4 1 * *"
+    history: str = "0 4 2 * *"
+
+    @field_validator("*")
+    @classmethod
+    def _is_cron(cls, cron: str) -> str:
+        if len(cron.split()) != 5:
+            raise ValueError("must be a cron expression of five fields, like '0 3 * * 0'")
+        return cron
+
+
+class Maintenance(_Part):
+    """Housekeeping. With ``dry_run`` every job shows what it would do and does nothing.
+
+    ``inventory`` is the ``s3://bucket/prefix/`` of S3 Inventory reports (CSV, ORC or Parquet);
+    without it the bucket is listed. ``max_objects`` bounds what one run removes or moves.
+    ``refresh`` re-renders images whose files are ``missing``, or also those of an older recipe
+    (``outdated``). Dagster's runs, events, ticks and finished partitions are kept for
+    ``history_days``.
+    """
+
+    dry_run: bool = True
+    max_objects: int = Field(default=100_000, gt=0)
+    inventory: str | None = Field(default=None, pattern=r"^s3://[a-z0-9.\-]{3,63}/.*$")
+    cleanup: Cleanup = Cleanup()
+    classes: Classes = Classes()
+    refresh: Literal["missing", "outdated"] = "missing"
+    history_days: float = Field(default=90.0, ge=1)
+    crons: Crons = Crons()
 
 
 SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,30}$")]
@@ -362,6 +504,13 @@ class Settings(BaseSettings):
     discovery: Discovery = Discovery()
     workers: Workers = Workers()
     delivery: Delivery = Delivery()
+    redis: RedisSettings = RedisSettings()
+    maintenance: Maintenance = Maintenance()
+    ahead_days: float = Field(
+        default=0.0,
+        ge=0,
+        description="rehearsals: the pipeline's clock is this far ahead. Embedded bucket only",
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -392,6 +541,19 @@ class Settings(BaseSettings):
                         f"sources.{other}.prefix: {that.prefix!r} lies inside sources.{name}"
                     )
         return self
+
+    @model_validator(mode="after")
+    def _rehearses_at_home(self) -> Self:
+        if self.ahead_days and self.bucket.endpoint_url != EMBEDDED:
+            raise ValueError(
+                "ahead_days: only with 'bucket.endpoint_url: embedded'; elsewhere a clock that is"
+                " ahead would remove what is new"
+            )
+        return self
+
+    def now(self) -> datetime:
+        """The pipeline's clock, UTC: the machine's, plus ``ahead_days`` in a rehearsal."""
+        return datetime.now(UTC) + timedelta(days=self.ahead_days)
 
     def recipe_of(self, source: str) -> Recipe:
         """The recipe of a source; ``KeyError`` if there is no such source."""
@@ -442,13 +604,26 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
         raise SettingsError(f"{path}: must hold named parts such as 'sources:' at the top level")
-    url = raw["catalog"].get("url") if isinstance(raw.get("catalog"), dict) else None
-    if isinstance(url, str) and re.search(r"://[^/@]*:[^/@]+@", url):
-        raise SettingsError(
-            f"{path}: catalog.url: holds a password; secrets come from the environment,"
-            " set IMAGE_PIPELINE_CATALOG__URL instead"
-        )
+    for part in ("catalog", "redis"):
+        url = raw[part].get("url") if isinstance(raw.get(part), dict) else None
+        if isinstance(url, str) and re.search(r"://[^/@]*:[^/@]+@", url):
+            raise SettingsError(
+                f"{path}: {part}.url: holds a password; secrets come from the environment,"
+                f" set IMAGE_PIPELINE_{part.upper()}__URL instead"
+            )
+    _refuse_private_key(path, raw)
     return raw
+
+
+def _refuse_private_key(path: Path, raw: Mapping[str, Any]) -> None:
+    part: Any = raw
+    for name in ("delivery", "signing", "private_key"):
+        part = part.get(name) if isinstance(part, Mapping) else None
+    if part is not None:
+        raise SettingsError(
+            f"{path}: delivery.signing.private_key: is a secret; secrets come from the"
+            " environment, set IMAGE_PIPELINE_DELIVERY__SIGNING__PRIVATE_KEY instead"
+        )
 
 
 def _explain(error: ValidationError, config: Path | None) -> str:
@@ -470,6 +645,7 @@ def _anchored(settings: Settings, root: Path) -> Settings:
     update: dict[str, Any] = {
         "workers": settings.workers.model_copy(update={"spool": root / settings.workers.spool}),
         "bucket": settings.bucket.model_copy(update={"data": root / settings.bucket.data}),
+        "redis": settings.redis.model_copy(update={"data": root / settings.redis.data}),
     }
     relative = re.fullmatch(r"(sqlite[^:]*:///)(?!/)(?!:memory:)(.+)", settings.catalog.url)
     if relative:

@@ -80,6 +80,8 @@ uploads = sa.Table(
     sa.Column("message", sa.Text),
     sa.Column("seconds", sa.Float, nullable=False, server_default="0"),
     sa.Column("decided_at", UtcDateTime),
+    sa.Column("storage_class", sa.Text, comment="empty: as it was put"),
+    sa.Column("moved_at", UtcDateTime, comment="into that class"),
     sa.UniqueConstraint("source", "key", "etag"),
     sa.Index(None, "batch_id"),
     sa.Index(None, "image_id"),
@@ -236,4 +238,95 @@ warmth = sa.Table(
     sa.Column("error", sa.Text),
     sa.Index(None, "source", "asked_at", "rank"),
     sa.Index(None, "source", "image_id"),
+)
+
+#: What is published of an image of a source: the canonical that stands for it and the recipe
+#: (fingerprint) of its files. Written before the manifest that says so, and in the same
+#: transaction as it is made sure that no file of it is being removed. ``version`` grows with
+#: every change of an image's manifest, ``digest`` is the SHA-256 of the manifest's bytes.
+publications = sa.Table(
+    "publications",
+    metadata,
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("image_id", sa.Text, primary_key=True),
+    sa.Column("canonical_id", sa.Text, nullable=False),
+    sa.Column("recipe", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("batch_id", sa.Text, nullable=False),
+    sa.Column("published_at", UtcDateTime, nullable=False),
+    sa.Index(None, "canonical_id", "recipe"),
+    sa.Index(None, "batch_id"),
+)
+
+#: What a batch changed of an image's publication; before it, both are empty if it was new.
+changes = sa.Table(
+    "changes",
+    metadata,
+    sa.Column("batch_id", sa.Text, primary_key=True),
+    sa.Column("image_id", sa.Text, primary_key=True),
+    sa.Column("old_canonical_id", sa.Text),
+    sa.Column("old_recipe", sa.Text),
+)
+
+#: Plans of housekeeping. ``kind`` is ``orphans`` or ``classes``; ``state`` one of ``planned``,
+#: ``applying``, ``applied``, ``purged``, ``restored``. Its entries are the object under
+#: ``plans/``, whose SHA-256 is ``digest``. Shares are of the objects and bytes of the bucket.
+plans = sa.Table(
+    "plans",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("inventory_id", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("entries", sa.BigInteger, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("share", sa.Float, nullable=False, comment="the larger of objects and bytes"),
+    sa.Column("archive", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("applied_at", UtcDateTime),
+    sa.Column("ended_at", UtcDateTime, comment="purged or restored"),
+    sa.Column("results", sa.JSON, comment="counts by what became of an entry"),
+    sa.Index(None, "kind", "created_at"),
+)
+
+#: Inventories of the bucket; ``complete`` once every object is written down.
+inventories = sa.Table(
+    "inventories",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("taken_at", UtcDateTime, nullable=False, comment="when the listing began"),
+    sa.Column("objects", sa.BigInteger, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("origin", sa.Text, nullable=False, comment="listing or s3-inventory"),
+    sa.Column("complete", sa.Boolean, nullable=False),
+)
+
+#: Objects that nobody referred to in the inventories since ``first_at``. One that is
+#: referred to again, or is another version by its ETag, is forgotten.
+sightings = sa.Table(
+    "sightings",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("etag", sa.Text, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("last_modified", UtcDateTime, nullable=False),
+    sa.Column("first_at", UtcDateTime, nullable=False),
+    sa.Column("last_at", UtcDateTime, nullable=False),
+    sa.Column("inventory_id", sa.Text, nullable=False),
+    sa.Index(None, "first_at"),
+)
+
+#: Objects that are being removed or moved right now. Whoever wants to rely on one of them waits
+#: until its row is gone. ``touched_at`` is renewed; a row that was not for an hour is left
+#: over from a process that was killed.
+removals = sa.Table(
+    "removals",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("plan_id", sa.Text, nullable=False),
+    sa.Column("touched_at", UtcDateTime, nullable=False),
+    sa.Index(None, "plan_id"),
 )

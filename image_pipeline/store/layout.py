@@ -37,9 +37,44 @@ def warm_list_key(batch: str) -> str:
     return f"manifests/warm/{batch}.json"
 
 
+def delta_key(batch: str) -> str:
+    """The URLs that a batch added, replaced and removed."""
+    return f"manifests/deltas/{batch}.json"
+
+
+def index_key(source: str) -> str:
+    """The pointer to the pages that list every image of a source."""
+    return f"indexes/{source}/index.json"
+
+
+def index_page_key(source: str, page: int, digest: str) -> str:
+    """One page of a source's index; the name changes with the contents."""
+    return f"indexes/{source}/{page:06d}.{digest}.json"
+
+
 def gallery_key(batch: str) -> str:
     """A page to look at what a batch brought."""
     return f"galleries/{batch}.html"
+
+
+def source_gallery_key(source: str) -> str:
+    """A page to look at what a source has."""
+    return f"galleries/sources/{source}.html"
+
+
+def plan_key(plan: str) -> str:
+    """The entries of a housekeeping plan."""
+    return f"plans/{plan}.parquet"
+
+
+def inventory_key(inventory: str) -> str:
+    """What was in the bucket at one moment, one row per object."""
+    return f"plans/inventories/{inventory}.parquet"
+
+
+def trash_key(plan: str, key: str) -> str:
+    """Where an object lies that a plan removed."""
+    return f"trash/{plan}/{key}"
 
 
 def table_key(asset: str, partition: str | None) -> str:
