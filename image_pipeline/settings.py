@@ -300,12 +300,17 @@ class Batches(_Part):
 class Discovery(_Part):
     """How a source is watched: seconds between looks, and the time one look may take.
 
+    With a ``queue_url``, of an SQS queue that the bucket's events go to, uploads are known from
+    there; the prefix is then swept only every ``reconcile_minutes``, for what no event told.
+
     Dagster's daemon looks every five seconds at most; at exactly five, every other look would
     come a moment too early and be left out.
     """
 
     every_seconds: int = Field(default=2, gt=0)
     tick_seconds: float = Field(default=20.0, gt=0, le=50)
+    queue_url: str | None = Field(default=None, pattern="^https?://")
+    reconcile_minutes: float = Field(default=60.0, gt=0)
 
 
 class Workers(_Part):
