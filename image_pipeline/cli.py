@@ -134,6 +134,40 @@ def upload(
 
 
 @cli.command()
+@click.argument("name")
+@click.option("--source", required=True, help="A source of the settings: where the file goes.")
+@click.option("--type", "content_type", help="Media type. [default: by the ending of NAME]")
+@click.option(
+    "--minutes", type=click.FloatRange(0, min_open=True), default=15.0, show_default=True,
+    help="How long the permission works.",
+)  # fmt: skip
+@_CONFIG
+@_JSON
+def presign(
+    name: str,
+    source: str,
+    content_type: str | None,
+    minutes: float,
+    config: Path | None,
+    as_json: bool,
+) -> None:
+    """Permit one upload from a browser, without credentials: a presigned POST.
+
+    Exactly one file, of this type, no larger than the source allows, under a key that is
+    chosen here. Printed as a curl command, or as the JSON that a web application hands on.
+
+    \b
+    image-pipeline presign holiday.jpg --source photos
+    image-pipeline presign holiday.jpg --source photos --minutes 5 --json
+    """  # noqa: D301 - click reads the escape
+    from image_pipeline.commands.presign import run_presign
+
+    settings = _settings(config)
+    _check_source(settings, source)
+    run_presign(settings, name, source, content_type, minutes, as_json)
+
+
+@cli.command()
 @click.option("--batch", help="One batch: every upload of it with its verdict.")
 @_CONFIG
 @_JSON

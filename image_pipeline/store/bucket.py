@@ -85,6 +85,8 @@ class Bucket:
 
         addressing = self.settings.addressing
         config = Config(
+            # For presigned URLs boto3 still falls back to version 2, which new regions refuse.
+            signature_version="s3v4",
             max_pool_connections=50,
             retries={"mode": "adaptive", "max_attempts": 6},
             connect_timeout=5,
