@@ -489,6 +489,43 @@ class Maintenance(_Part):
     crons: Crons = Crons()
 
 
+class Email(_Part):
+    """A mail server and who is written to. ``password`` from the environment only."""
+
+    host: str
+    port: int = Field(default=587, gt=0, le=65_535)
+    starttls: bool = True
+    sender: str
+    to: tuple[str, ...] = Field(min_length=1)
+    username: str | None = None
+    password: SecretStr | None = None
+
+
+class AlertSettings(_Part):
+    """Who is told that a run failed; nobody unless one of these is set.
+
+    ``webhook`` gets JSON, ``slack`` is an incoming webhook there. Both URLs let anyone who has
+    them write, so they come from the environment only. ``ui_url`` of the web server makes links.
+    """
+
+    webhook: SecretStr | None = None
+    slack: SecretStr | None = None
+    email: Email | None = None
+    ui_url: str | None = None
+
+    @field_validator("webhook", "slack")
+    @classmethod
+    def _is_http(cls, url: SecretStr | None) -> SecretStr | None:
+        if url and not url.get_secret_value().startswith(("https://", "http://")):
+            raise ValueError("must be a URL that begins with https:// or http://")
+        return url
+
+    @property
+    def any(self) -> bool:
+        """Whether anybody is told."""
+        return bool(self.webhook or self.slack or self.email)
+
+
 SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,30}$")]
 
 
@@ -511,6 +548,7 @@ class Settings(BaseSettings):
     delivery: Delivery = Delivery()
     redis: RedisSettings = RedisSettings()
     maintenance: Maintenance = Maintenance()
+    alerts: AlertSettings = AlertSettings()
     ahead_days: float = Field(
         default=0.0,
         ge=0,
@@ -616,19 +654,29 @@ def _read_yaml(path: Path) -> dict[str, Any]:
                 f"{path}: {part}.url: holds a password; secrets come from the environment,"
                 f" set IMAGE_PIPELINE_{part.upper()}__URL instead"
             )
-    _refuse_private_key(path, raw)
+    _refuse_secrets(path, raw)
     return raw
 
 
-def _refuse_private_key(path: Path, raw: Mapping[str, Any]) -> None:
-    part: Any = raw
-    for name in ("delivery", "signing", "private_key"):
-        part = part.get(name) if isinstance(part, Mapping) else None
-    if part is not None:
-        raise SettingsError(
-            f"{path}: delivery.signing.private_key: is a secret; secrets come from the"
-            " environment, set IMAGE_PIPELINE_DELIVERY__SIGNING__PRIVATE_KEY instead"
-        )
+#: Fields that hold a secret and are therefore never read from a file.
+_SECRETS = (
+    ("delivery", "signing", "private_key"),
+    ("alerts", "webhook"),
+    ("alerts", "slack"),
+    ("alerts", "email", "password"),
+)
+
+
+def _refuse_secrets(path: Path, raw: Mapping[str, Any]) -> None:
+    for names in _SECRETS:
+        part: Any = raw
+        for name in names:
+            part = part.get(name) if isinstance(part, Mapping) else None
+        if part is not None:
+            raise SettingsError(
+                f"{path}: {'.'.join(names)}: is a secret; secrets come from the environment,"
+                f" set IMAGE_PIPELINE_{'__'.join(names).upper()} instead"
+            )
 
 
 def _explain(error: ValidationError, config: Path | None) -> str:
