@@ -88,3 +88,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key", name="pk_removals"),
     )
     op.create_index("ix_removals_plan_id", "removals", ["plan_id"])
+    if op.get_bind().dialect.name == "postgresql":
+        for band in range(5):
+            name = f"ix_images_b{band}_phash64"
+            op.drop_index(name, "images")
+            op.create_index(name, "images", [f"b{band}", "phash64"], postgresql_include=["id"])
