@@ -314,16 +314,22 @@ class Discovery(_Part):
 
 
 class Workers(_Part):
-    """Processes that decode and encode. ``auto`` means one per core this process may use."""
+    """Processes that decode and encode. ``auto`` means one per core this process may use.
+
+    With the address of a Dask scheduler as ``cluster`` its workers do that instead.
+    """
 
     processes: Literal["auto"] | Annotated[int, Field(gt=0, le=256)] = "auto"
     seconds_per_image: float = Field(default=60.0, gt=0)
     memory_megabytes: int = Field(default=1024, ge=256)
     spool: Path = Path(".data/spool")
+    cluster: str | None = Field(default=None, pattern=r"^(tcp|tls|ws|wss|ucx)://.+:\d+$")
 
     def with_processes(self, processes: int | None) -> Self:
-        """The same with another number of worker processes; with None unchanged."""
-        return self.model_copy(update={"processes": processes}) if processes else self
+        """The same with so many processes of this machine; with None unchanged."""
+        if processes is None:
+            return self
+        return self.model_copy(update={"processes": processes, "cluster": None})
 
     @property
     def count(self) -> int:

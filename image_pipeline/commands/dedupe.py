@@ -32,7 +32,8 @@ from image_pipeline.dedupe.near import (
 from image_pipeline.imaging.inspection import Inspection, inspect_image
 from image_pipeline.imaging.verdict import Rejected
 from image_pipeline.settings import Limits, Settings
-from image_pipeline.workers.pool import ImageWorkers, Job, Outcome
+from image_pipeline.workers.opening import AnyWorkers, open_workers
+from image_pipeline.workers.pool import Job, Outcome
 
 Tier = Literal["bytes", "pixels", "picture", "near"]
 
@@ -119,7 +120,7 @@ def run_dedupe(
     ``weakest`` is the last of :data:`MEANINGS` that is looked for.
     """
     findings = Findings()
-    with ImageWorkers(settings.workers.with_processes(workers)) as pool, progress_bar() as progress:
+    with open_workers(settings.workers.with_processes(workers)) as pool, progress_bar() as progress:
         # Not by name: files of one name in several folders are what is looked for.
         distinct = _same_bytes((file.path for file in distinct_files(paths)), findings)
         task = progress.add_task("looking at pictures", total=len(distinct))
@@ -264,7 +265,7 @@ def _sha256(path: Path) -> str:
 
 
 def _inspect(
-    pool: ImageWorkers, distinct: Sequence[tuple[_File, ...]], findings: Findings
+    pool: AnyWorkers, distinct: Sequence[tuple[_File, ...]], findings: Findings
 ) -> Iterator[_Seen | None]:
     """Look at one of each set of equal files; None for what is no picture, as they come."""
     limits = Limits()

@@ -16,7 +16,8 @@ from image_pipeline.imaging.recipe import extension
 from image_pipeline.imaging.rendering import ProcessedImage, RenderedVariant, process_image
 from image_pipeline.imaging.verdict import Rejected
 from image_pipeline.settings import Limits, Settings
-from image_pipeline.workers.pool import ImageWorkers, Job, Outcome
+from image_pipeline.workers.opening import open_workers
+from image_pipeline.workers.pool import Job, Outcome
 
 
 def run_process(
@@ -33,7 +34,7 @@ def run_process(
     files = list(find_files(paths))
     reader = _Reader(Limits())
     results: dict[int, dict[str, Any]] = {}
-    with ImageWorkers(rules) as pool, progress_bar() as progress:
+    with open_workers(rules) as pool, progress_bar() as progress:
         task = progress.add_task("rendering", total=len(files))
         jobs = _jobs(files, reader, (settings.recipes[recipe], reader.limits))
         for outcome in pool.run(process_image, jobs):

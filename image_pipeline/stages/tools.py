@@ -13,7 +13,7 @@ from typing import Self
 from image_pipeline.catalog.engine import Catalog
 from image_pipeline.settings import Recipe, Settings, Source
 from image_pipeline.store.bucket import Bucket
-from image_pipeline.workers.pool import ImageWorkers
+from image_pipeline.workers.opening import AnyWorkers, open_workers
 
 #: Reasons of the verdict ``failed``: ours, or the network's. They are tried again.
 STORAGE_ERROR = "storage_error"
@@ -62,7 +62,7 @@ class Tools:
     settings: Settings
     bucket: Bucket
     catalog: Catalog
-    workers: ImageWorkers
+    workers: AnyWorkers
     spool: Spool
     clock: Callable[[], datetime] = utc_now
     progress: Callable[[str, int, int], None] = quiet
@@ -77,7 +77,7 @@ class Tools:
     ) -> Self:
         """Tools whose worker processes are not started, and never are by those who need none."""
         spool = Spool(settings.workers.spool)
-        workers = ImageWorkers(settings.workers, spool.folder)
+        workers = open_workers(settings.workers, spool.folder)
         return cls(settings, bucket, catalog, workers, spool, progress=progress)
 
     def source(self, name: str) -> Source:
