@@ -21,7 +21,7 @@ class DaskCluster:
 
     def __enter__(self):
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._scheduler = self._start(
+        self.scheduler = self._start(
             "scheduler", "--port", "0", "--host", "127.0.0.1",
             "--scheduler-file", str(self.file), "--no-dashboard", "--no-jupyter",
         )  # fmt: skip
@@ -31,7 +31,7 @@ class DaskCluster:
         return self
 
     def __exit__(self, *_):
-        for process in (*self.workers, self._scheduler):
+        for process in (*self.workers, self.scheduler):
             end(process, signal.SIGKILL)
 
     def add_worker(self):
@@ -45,7 +45,7 @@ class DaskCluster:
 
     def end_scheduler(self):
         """Kill the scheduler; its workers follow by themselves."""
-        end(self._scheduler, signal.SIGKILL)
+        end(self.scheduler, signal.SIGKILL)
 
     def _start(self, *command):
         log = (self.folder / f"{command[0]}.log").open("ab")
@@ -59,7 +59,7 @@ class DaskCluster:
     def _address(self):
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            if self._scheduler.poll() is not None:
+            if self.scheduler.poll() is not None:
                 raise RuntimeError((self.folder / "scheduler.log").read_text())
             try:
                 return json.loads(self.file.read_text())["address"]
