@@ -70,18 +70,25 @@ class EmbeddedS3:
     ``data`` is the folder: objects in ``s3/``, bucket settings in ``state/``, ``server.log``,
     and ``port``. Without ``port`` the one used last time is taken again, so that published URLs
     stay valid; if something else has it by now, or the first time, a free one is chosen.
-    ``services`` are AWS services by their short names.
+    ``services`` are AWS services by their short names. With ``check_access`` signatures and the
+    policies of IAM users count (of the service ``iam``); else everybody may do everything.
 
     If a server of another :class:`EmbeddedS3` already works on the folder, it is used as it is,
     whatever its port, and is left running by :meth:`stop`.
     """
 
     def __init__(
-        self, data: Path, port: int | None = None, services: Sequence[str] = ("s3",)
+        self,
+        data: Path,
+        port: int | None = None,
+        services: Sequence[str] = ("s3",),
+        *,
+        check_access: bool = False,
     ) -> None:
         self._data = data.resolve()
         self._wanted_port = port
         self._services = tuple(services)
+        self._check_access = check_access
         self._port: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -239,6 +246,7 @@ class EmbeddedS3:
             "PERSIST_STATE": "1",
             "STATE_DIR": str(self._data / "state"),
             "LOG_LEVEL": "WARNING",
+            "AUTH": "true" if self._check_access else "false",
             # It would look for containers of its own to remove, in the user's Docker.
             "DOCKER_HOST": f"unix://{self._data}/no-docker",
         }
