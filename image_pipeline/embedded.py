@@ -246,7 +246,10 @@ class EmbeddedS3:
             "PERSIST_STATE": "1",
             "STATE_DIR": str(self._data / "state"),
             "LOG_LEVEL": "WARNING",
-            "AUTH": "true" if self._check_access else "false",
+            # Brokers of other services, which would listen on every interface.
+            "IOT_MTLS_ENABLED": "0",
+            "SFTP_ENABLED": "0",
+            **({"AUTH": "true"} if self._check_access else {}),
             # It would look for containers of its own to remove, in the user's Docker.
             "DOCKER_HOST": f"unix://{self._data}/no-docker",
         }
