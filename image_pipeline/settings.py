@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -31,6 +32,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 CONFIG_VARIABLE = "IMAGE_PIPELINE_CONFIG"
 CONFIG_NAME = "pipeline.yaml"
+
+#: An optional text that a variable can take away again: compose files pass on empty ones.
+OptionalText = Annotated[str | None, BeforeValidator(lambda value: value or None)]
 
 Role = Literal["responsive", "thumbnail"]
 FormatName = Literal["avif", "webp", "jpeg"]
@@ -47,7 +51,8 @@ EMBEDDED = "embedded"
 
 #: Prefixes of the bucket that the pipeline writes; a source may not lie inside one.
 OWN_PREFIXES = (
-    "batches/", "variants/", "manifests/", "indexes/", "galleries/", "tables/", "plans/", "trash/",
+    "batches/", "ledger/", "variants/", "manifests/", "indexes/", "galleries/", "tables/",
+    "plans/", "trash/",
 )  # fmt: skip
 
 
@@ -67,7 +72,7 @@ class BucketSettings(_Part):
     """
 
     name: str = Field(default="images", min_length=3, max_length=63)
-    endpoint_url: str | None = None
+    endpoint_url: OptionalText = None
     data: Path = Path(".data/s3")
     region: str = "us-east-1"
     addressing: Literal["auto", "path", "virtual"] = "auto"
@@ -116,7 +121,7 @@ class Source(_Part):
     recipe: str = "web"
     limits: Limits = Limits()
     duplicates: DuplicatePolicy = DuplicatePolicy()
-    base_url: str | None = Field(default=None, description="overrides delivery.base_url")
+    base_url: OptionalText = Field(default=None, description="overrides delivery.base_url")
     fresh_hours: float | None = Field(
         default=None, gt=0, description="overrides delivery.warming.fresh_hours"
     )
@@ -309,7 +314,7 @@ class Discovery(_Part):
 
     every_seconds: int = Field(default=2, gt=0)
     tick_seconds: float = Field(default=20.0, gt=0, le=50)
-    queue_url: str | None = Field(default=None, pattern="^https?://")
+    queue_url: OptionalText = Field(default=None, pattern="^https?://")
     reconcile_minutes: float = Field(default=60.0, gt=0)
 
 
@@ -323,7 +328,7 @@ class Workers(_Part):
     seconds_per_image: float = Field(default=60.0, gt=0)
     memory_megabytes: int = Field(default=1024, ge=256)
     spool: Path = Path(".data/spool")
-    cluster: str | None = Field(default=None, pattern=r"^(tcp|tls|ws|wss|ucx)://.+:\d+$")
+    cluster: OptionalText = Field(default=None, pattern=r"^(tcp|tls|ws|wss|ucx)://.+:\d+$")
 
     def with_processes(self, processes: int | None) -> Self:
         """The same with so many processes of this machine; with None unchanged."""
@@ -367,7 +372,7 @@ class Signing(_Part):
     presigned by S3, for at most seven days (its own limit), and no key is needed.
     """
 
-    key_pair_id: str | None = None
+    key_pair_id: OptionalText = None
     private_key: SecretStr | None = None
     minutes: float = Field(default=60.0, gt=0, le=7 * 24 * 60)
 
@@ -375,7 +380,7 @@ class Signing(_Part):
 class Delivery(_Part):
     """``base_url`` stands before every published key; empty, the bucket's own URL does."""
 
-    base_url: str | None = None
+    base_url: OptionalText = None
     sizes: str = Field(default="100vw", description="the sizes attribute of ready markup")
     warming: Warming = Warming()
     signing: Signing = Signing()
@@ -403,7 +408,7 @@ class RedisSettings(_Part):
     and the bucket is asked instead.
     """
 
-    url: str | None = None
+    url: OptionalText = None
     data: Path = Path(".data/valkey")
     connections: int = Field(default=16, gt=0, le=1000)
     timeout_seconds: float = Field(default=0.5, gt=0)
@@ -517,7 +522,7 @@ class AlertSettings(_Part):
     webhook: SecretStr | None = None
     slack: SecretStr | None = None
     email: Email | None = None
-    ui_url: str | None = None
+    ui_url: OptionalText = None
 
     @field_validator("webhook", "slack")
     @classmethod

@@ -38,9 +38,23 @@ def test_links_of_the_readme_lead_somewhere(pytestconfig):
 
 def test_the_compose_file_starts_what_it_says(pytestconfig):
     root = pytestconfig.rootpath
-    compose = yaml.safe_load((root / "docker-compose.yml").read_text(encoding="utf-8"))
-    assert sorted(compose["services"]) == ["code", "daemon", "postgres", "webserver"]
-    assert compose["services"]["webserver"]["ports"] == ["127.0.0.1:3000:3000"]
-    wanted = set(re.findall(r"\$\{(\w+)", (root / "docker-compose.yml").read_text("utf-8")))
+    text = (root / "docker-compose.yml").read_text(encoding="utf-8")
+    services = yaml.safe_load(text)["services"]
+    assert sorted(services) == [
+        "code", "daemon", "edge", "init", "postgres", "s3", "valkey", "webserver",
+    ]  # fmt: skip
+    wanted = set(re.findall(r"\$\{(\w+)", text))
     offered = set(re.findall(r"^(\w+)=", (root / ".env.example").read_text("utf-8"), re.MULTILINE))
     assert wanted == offered
+
+
+def test_every_container_is_held_small_and_reached_from_this_machine_only(pytestconfig):
+    compose = yaml.safe_load((pytestconfig.rootpath / "docker-compose.yml").read_text("utf-8"))
+    for name, service in compose["services"].items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["read_only"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["deploy"]["resources"]["limits"]["memory"], name
+        assert name == "init" or service["healthcheck"]["test"], name
+        for port in service.get("ports", ()):
+            assert port.startswith("127.0.0.1:"), name

@@ -110,3 +110,14 @@ def test_quality_offsets_follow_role_and_width():
     assert [Size(width=1920, height=100).offset(kind) for kind in formats] == [-5, -2, -7]
     chosen = Size(width=1920, height=100, quality_offset=2)
     assert [chosen.offset(kind) for kind in formats] == [2, 2, 2]
+
+
+def test_an_empty_variable_takes_a_value_away(tmp_path, monkeypatch):
+    """A compose file passes on what nobody set; AWS has no endpoint of its own."""
+    path = tmp_path / "pipeline.yaml"
+    path.write_text("bucket: {endpoint_url: embedded}\nredis: {url: embedded}")
+    monkeypatch.setenv("IMAGE_PIPELINE_BUCKET__ENDPOINT_URL", "")
+    monkeypatch.setenv("IMAGE_PIPELINE_REDIS__URL", "")
+    settings = load_settings(path)
+    assert settings.bucket.endpoint_url is None
+    assert settings.redis.url is None
