@@ -3,13 +3,14 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 import psycopg2
+
+from image_pipeline_tests.ports import free_port
 
 #: Postgres refuses to run as root; this user is made by the wheel that brings the server.
 USER = "pgserver"
@@ -29,9 +30,7 @@ class Postgres:
         if os.geteuid() == 0:
             ensure_user_exists(USER)
             self._user = {"user": USER, "group": USER, "extra_groups": []}
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self._process = None
 
     def __enter__(self):
