@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 3000
 
-.PHONY: help setup demo dev test lint bench clean
+.PHONY: help setup demo dev test lint bench audit clean
 .DEFAULT_GOAL := help
 
 help: ## Show what there is
@@ -39,6 +39,15 @@ bench: $(READY) ## Run the benchmarks (PHOTOS=dir for your own)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks $(if $(PHOTOS),--photos '$(patsubst ~%,$(HOME)%,$(PHOTOS))')
+
+audit: $(READY) ## Look up known vulnerabilities of the pinned packages and write a bill of materials
+	$(PYTHON) -m venv .data/audit
+	.data/audit/bin/python -m pip install --quiet --disable-pip-version-check \
+		'pip-audit==2.10.1' 'cyclonedx-bom==7.5.0'
+	.data/audit/bin/cyclonedx-py environment --output-reproducible --of JSON \
+		--output-file .data/sbom.cdx.json $(BIN)/python
+	@echo "Bill of materials: .data/sbom.cdx.json"
+	.data/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 clean: ## Remove .venv and everything under .data
 	rm -rf $(VENV) .data
