@@ -21,7 +21,9 @@ from image_pipeline.catalog import uploads as catalog_uploads
 from image_pipeline.catalog.reports import mean_effort
 from image_pipeline.partitions import BATCHES
 from image_pipeline.resources import PipelineResource
+from image_pipeline.stages.exporting import export_batch
 from image_pipeline.stages.publishing import Publication, finish_batch, publish_batch
+from image_pipeline.stages.tools import Tools
 from image_pipeline.stages.verifying import verify_groups
 
 MANIFEST_COLUMNS = ("image_id", "manifest", "uploads", "aliases", "variants", "bytes")
@@ -39,7 +41,7 @@ MANIFEST_COLUMNS = ("image_id", "manifest", "uploads", "aliases", "variants", "b
 def cache_warm_manifests(
     context: dg.AssetExecutionContext, pipeline: PipelineResource
 ) -> Iterator[dg.Output[Any] | dg.AssetCheckResult]:
-    """Manifests of a batch for front ends, its warm list and its gallery. One row per image.
+    """Manifests for front ends, the index, and a batch's delta and gallery. One row per image.
 
     A batch with unfinished uploads publishes what is good and then fails, so that people see
     it and the next attempt, which does only what is missing, is due.
@@ -59,6 +61,12 @@ def cache_warm_manifests(
             "images": published.images,
             "variants": published.variants,
             "urls_to_warm": published.urls,
+            "urls_added": published.added,
+            "urls_removed": published.removed,
+            "images_with_other_files": published.replaced,
+            "manifests_written": published.manifests,
+            "index_pages_written": published.index_pages,
+            **_in_redis(tools, published),
             "bytes_in": bytes_in,
             "bytes_out": published.bytes_out,
             **(saved_by_duplicates(duplicates, effort) if effort else {}),
@@ -71,11 +79,21 @@ def cache_warm_manifests(
     # Here the table is written too, so a batch that is done has nothing left to do.
     if published.unfinished:
         raise _failure(published)
-    if not finish_batch(tools, batch, published):
+    if finish_batch(tools, batch, published):
+        export_batch(tools.bucket, tools.catalog, batch, published.source, tools.clock())
+    else:
         context.log.warning(
             "groups of this batch were changed by people while it ran; the upload sensor asks for"
             " it again"
         )
+
+
+def _in_redis(tools: Tools, published: Publication) -> dict[str, Any]:
+    """What Redis has of it, where there is one."""
+    if tools.settings.redis.url is None:
+        return {}
+    told = {"manifests_in_redis": published.cached.published}
+    return {**told, "redis_trouble": published.cached.reason} if published.cached.reason else told
 
 
 def _picture(data: bytes) -> dg.MetadataValue[Any]:

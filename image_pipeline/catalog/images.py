@@ -69,16 +69,14 @@ def add_members(connection: sa.Connection, rows: Sequence[Member]) -> None:
     """
     if not rows:
         return
-    names = {row.source for row in rows}
-    query = (
-        sa.select(members.c.source, sa.func.max(members.c.number))
-        .where(members.c.source.in_(names))
-        .group_by(members.c.source)
-    )
-    last: dict[str, int] = dict(connection.execute(query).tuples().all())
+    last: dict[str, int] = {}
+    for source in {row.source for row in rows}:
+        # One by one: grouped, every number of a source would be read.
+        query = sa.select(sa.func.max(members.c.number)).where(members.c.source == source)
+        last[source] = connection.execute(query).scalar_one() or 0
     records = []
     for row in rows:
-        last[row.source] = number = last.get(row.source, 0) + 1
+        last[row.source] = number = last[row.source] + 1
         records.append({name: getattr(row, name) for name in Member.__slots__} | {"number": number})
     insert_new(connection, members, records)
 

@@ -65,6 +65,15 @@ def add(connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
     insert_new(connection, uploads, rows)
 
 
+def etags(connection: sa.Connection, ids: Iterable[int]) -> dict[int, str]:
+    """The ETags that these uploads have by now: a move to another class may change them."""
+    found: dict[int, str] = {}
+    for part in chunks(ids):
+        query = sa.select(uploads.c.id, uploads.c.etag).where(uploads.c.id.in_(part))
+        found.update((upload, etag) for upload, etag in connection.execute(query))
+    return found
+
+
 def of_batch(connection: sa.Connection, batch: str) -> list[Upload]:
     """The uploads of a batch, in the order of discovery."""
     query = sa.select(*_COLUMNS).where(uploads.c.batch_id == batch).order_by(uploads.c.id)
@@ -141,21 +150,20 @@ def keys_of_canonicals(
     """For each canonical image of a source the (image id, upload key) pairs it stands for."""
     found: dict[str, list[tuple[str, str]]] = {}
     for part in chunks(canonical_ids):
-        query = (
-            sa.select(members.c.canonical_id, members.c.image_id, uploads.c.key)
-            .join(
-                uploads,
-                (uploads.c.image_id == members.c.image_id) & (uploads.c.source == members.c.source),
-            )
-            .where(
-                members.c.source == source,
-                members.c.canonical_id.in_(part),
-                uploads.c.verdict.in_(("accepted", "duplicate")),
-            )
-            .distinct()
+        query = sa.select(members.c.image_id, members.c.canonical_id).where(
+            members.c.source == source, members.c.canonical_id.in_(part)
         )
-        for canonical, image, key in connection.execute(query):
-            found.setdefault(canonical, []).append((image, key))
+        canonical_of = dict(connection.execute(query).tuples().all())
+        # Not joined, and without the source: by that, SQLite would go through all its uploads.
+        for some in chunks(canonical_of):
+            named = sa.select(uploads.c.source, uploads.c.image_id, uploads.c.key).where(
+                uploads.c.image_id.in_(some), uploads.c.verdict.in_(("accepted", "duplicate"))
+            )
+            pairs = {
+                (row.image_id, row.key) for row in connection.execute(named) if row.source == source
+            }
+            for image, key in sorted(pairs):
+                found.setdefault(canonical_of[image], []).append((image, key))
     return found
 
 

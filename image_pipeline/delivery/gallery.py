@@ -1,8 +1,9 @@
-"""A page to look at what a batch brought: one HTML file that needs nothing else.
+"""Pages to look at what a batch brought and what a source has: one HTML file each.
 
-The page works from a disk and without a network: styles, script and thumbnails are inside.
-Published files are loaded by the viewer, which falls back to the thumbnail, and in place of
-thumbnails that were not embedded.
+Styles and script are inside. Pictures are ``<picture>`` elements over the published files,
+loaded as they come near the screen; until then, and wherever the bucket cannot be reached, the
+placeholder stands for them. :func:`portable_page` makes of a page one that shows its pictures
+from a disk and without a network.
 
 Names of uploads are hostile. They appear as text and as values of ``title`` and ``aria-label``
 only, escaped by Jinja and with invisible characters written out; never in an address, a
@@ -17,25 +18,37 @@ import hashlib
 import re
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import jinja2
 
 from image_pipeline.delivery import wording
-from image_pipeline.delivery.manifest import (
-    FORMATS,
-    PHONE_WIDTH,
-    phone_distance,
-    placeholder_css,
+from image_pipeline.delivery.cards import (
+    FORMAT_NAMES,
+    GalleryItem,
+    Weight,
+    canonical_of,
+    card_styles,
+    cards_of,
+    data_uri,
+    frame_shape,
+    offered,
+    refusal_of,
+    variants_of,
+    web_address,
+    weighed,
 )
+from image_pipeline.delivery.manifest import FORMATS, PHONE_WIDTH, phone_distance
 
-#: How a duplicate relates to its canonical, by the tier that found it.
-TIERS = {"bytes": "Same bytes as", "pixels": "Same pixels as", "picture": "Same picture as"}
+if TYPE_CHECKING:
+    from image_pipeline.catalog.showing import SourceTotals
+
+__all__ = ["BatchLine", "GalleryItem", "gallery_page", "portable_page", "source_page"]
 
 #: Verdicts in the order of the page: how many uploads are called, and what became of them.
 _VERDICTS = {
@@ -45,121 +58,135 @@ _VERDICTS = {
     "failed": ("Failed", "will be tried again"),
 }
 
-_FORMAT_NAMES = {"avif": "AVIF", "webp": "WebP", "jpeg": "JPEG"}
+#: Batches that are seen at once on the page of a source; the others unfold.
+_OPEN_BATCHES = 5
 
-#: A host with an optional port, of characters that cannot end a source of a policy.
-_HOST = re.compile(r"([A-Za-z0-9.\-]+|\[[0-9a-fA-F:.]+\])(:[0-9]+)?")
+#: A ``<picture>`` of a finished page, with the key of the thumbnail that can stand for it. No
+#: text of a page can look like it: every ``<`` in a name is escaped.
+_PICTURE = re.compile(
+    r'<picture data-thumbnail="([a-z0-9/._-]+)">.*?</picture>',
+    re.DOTALL,
+)
 
-
-@dataclass(frozen=True, slots=True)
-class GalleryItem:
-    """One upload on the page.
-
-    ``key`` is the object key as it came, ``verdict`` one of ``accepted``, ``duplicate``,
-    ``rejected``, ``failed``, ``reason`` the code of a rejection or the tier of a duplicate.
-    ``width`` and ``height`` in pixels (0 if not known), ``seconds`` of work. ``manifest`` is
-    the image manifest of its canonical, None for what was not accepted. ``thumbnail`` holds
-    an encoded picture of ``thumbnail_format`` (``jpeg``, ``webp``, ``avif``); without it the
-    published one is linked.
-    """
-
-    key: str
-    verdict: str
-    reason: str
-    message: str
-    width: int
-    height: int
-    bytes_in: int
-    seconds: float
-    manifest: Mapping[str, Any] | None
-    thumbnail: bytes | None
-    thumbnail_format: str
+#: Media types by the ends of published keys.
+_ENDINGS = {"avif": "avif", "webp": "webp", "jpg": "jpeg", "jpeg": "jpeg"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """An upload's name and, if it has a card on this page, the card's number."""
+class BatchLine:
+    """A batch on the page of its source: its own page, and its uploads by verdict."""
 
-    name: str
-    number: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """A row of a card's table of files. ``url`` is empty unless it is http or https."""
-
-    size: str
-    format: str
-    pixels: str
-    weight: str
+    id: str
     url: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Weight:
-    """What one format makes of an upload, or of all of them. ``share`` is 0 to 100."""
-
-    label: str
-    weight: str
-    change: str
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Card:
-    """An accepted upload or a duplicate."""
-
-    number: int
-    item: GalleryItem
-    name: str
-    key: str
-    message: str
-    pixels: str
-    weight: str
-    thumbnail: str
-    thumbnail_size: tuple[int, int]
-    weights: list[_Weight]
-    relation: str
-    canonical: _Place | None
-    duplicates: list[_Place]
-    files: list[_File]
-    image_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    """A row of the table of uploads that were not accepted."""
-
-    verdict: str
-    name: str
-    key: str
-    reason: str
-    message: str
-    pixels: str
-    weight: str
+    created_at: datetime
+    uploads: int
+    bytes: int
+    verdicts: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class _Total:
-    """How many uploads have a verdict (or ``all``)."""
+    """A figure of the head of a page. ``verdict`` is what its filter shows, or empty."""
 
     verdict: str
     label: str
-    count: int
+    count: str
     note: str
 
 
-def gallery_page(title: str, items: Sequence[GalleryItem], *, generated_at: datetime) -> str:
-    """The page as text, to be stored as UTF-8.
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A batch as the template writes it down."""
+
+    id: str
+    url: str
+    iso: str
+    moment: str
+    uploads: str
+    counts: list[tuple[str, int]]
+    weight: str
+
+
+def gallery_page(
+    title: str, items: Sequence[GalleryItem], *, generated_at: datetime, source_url: str = ""
+) -> str:
+    """The page of a batch as text, to be stored as UTF-8.
 
     ``generated_at`` must have a zone; ``ValueError`` otherwise. Duplicates stand right behind
-    their canonical if it is among ``items``.
+    their canonical if it is among ``items``. ``source_url`` is the page of the source.
     """
     shown = _in_families([item for item in items if item.verdict in ("accepted", "duplicate")])
     refused = [item for item in items if item.verdict not in ("accepted", "duplicate")]
-    cards = _cards(shown)
-    published = [item for item in shown if item.verdict == "accepted" and _variants(item)]
-    style = _template("gallery.css").render() + _card_styles(cards)
+    totals = _totals(items)
+    return _page(
+        title,
+        shown,
+        generated_at,
+        kicker="Image pipeline, batch",
+        source_url=web_address(source_url),
+        totals=totals,
+        filters=totals,
+        newest=False,
+        refusals=[refusal_of(item) for item in refused],
+        batches=[],
+        batches_left=0,
+    )
+
+
+def source_page(
+    source: str,
+    items: Sequence[GalleryItem],
+    *,
+    totals: SourceTotals,
+    batches: Sequence[BatchLine],
+    generated_at: datetime,
+) -> str:
+    """The page of a source as text, to be stored as UTF-8.
+
+    ``items`` are its newest accepted uploads and ``batches`` its newest batches, the newest
+    first; ``totals`` count all of them. ``generated_at`` must have a zone; ``ValueError``
+    otherwise.
+    """
+    return _page(
+        source,
+        list(items),
+        generated_at,
+        kicker="Image pipeline, source",
+        source_url="",
+        totals=[
+            _Total("", "Uploads", f"{totals.uploads:,}", "everything that was received"),
+            _Total("", "Files", f"{totals.files:,}", "of different bytes"),
+            _Total("", "Received", wording.weight(totals.bytes), "in all uploads"),
+            _Total("", "Batches", f"{totals.batches:,}", "each with a page of its own"),
+        ],
+        filters=[],
+        newest=True,
+        refusals=[],
+        batches=[_row(batch) for batch in batches],
+        batches_left=totals.batches - len(batches),
+    )
+
+
+def portable_page(page: str, read: Callable[[str], bytes]) -> str:
+    """A finished page with its thumbnails inside, to be opened without the bucket.
+
+    ``read`` gives the bytes of a published object by its key; what it raises is raised.
+    A card without a published thumbnail keeps its placeholder.
+    """
+
+    def inside(found: re.Match[str]) -> str:
+        key = found[1]
+        uri = data_uri(read(key), _ENDINGS[key.rsplit(".", 1)[-1]])
+        return f'<img src="{uri}" alt="" decoding="async">'
+
+    return _PICTURE.sub(inside, page)
+
+
+def _page(title: str, shown: Sequence[GalleryItem], generated_at: datetime, **parts: Any) -> str:
+    shape = frame_shape(shown)
+    cards = cards_of(shown, shape)
+    published = [item for item in shown if item.verdict == "accepted" and variants_of(item)]
+    style = _template("gallery.css").render() + card_styles(cards, shape)
     script = _template("gallery.js").render()
     return _template("gallery.html").render(
         title=wording.visible(title),
@@ -168,13 +195,12 @@ def gallery_page(title: str, items: Sequence[GalleryItem], *, generated_at: date
         script=script,
         generated_at=generated_at.isoformat(),
         moment=wording.moment(generated_at),
-        totals=_totals(items),
         loads=_loads(published),
         published=len(published),
         phone_width=PHONE_WIDTH,
         cards=cards,
-        refusals=[_refusal(item) for item in refused],
-        views=[_view(card.item) for card in cards],
+        open_batches=_OPEN_BATCHES,
+        **parts,
     )
 
 
@@ -193,24 +219,11 @@ def _template(name: str) -> jinja2.Template:
     return _environment().get_template(name)
 
 
-def _canonical(item: GalleryItem) -> str | None:
-    return None if item.manifest is None else str(item.manifest["canonical"])
-
-
-def _variants(item: GalleryItem) -> list[Mapping[str, Any]]:
-    return list(item.manifest["variants"]) if item.manifest else []
-
-
-def _name(item: GalleryItem) -> str:
-    """The last part of the key, or all of it if the key ends with a slash."""
-    return wording.visible(item.key.rsplit("/", 1)[-1] or item.key)
-
-
 def _in_families(items: Sequence[GalleryItem]) -> list[GalleryItem]:
     """Every canonical with its duplicates behind it; strays stay where they first appear."""
     families: dict[object, list[GalleryItem]] = {}
     for position, item in enumerate(items):
-        families.setdefault(_canonical(item) or position, []).append(item)
+        families.setdefault(canonical_of(item) or position, []).append(item)
     return [
         item
         for family in families.values()
@@ -218,111 +231,15 @@ def _in_families(items: Sequence[GalleryItem]) -> list[GalleryItem]:
     ]
 
 
-def _cards(items: Sequence[GalleryItem]) -> list[_Card]:
-    heads: dict[str, _Place] = {}
-    followers: dict[str, list[_Place]] = {}
-    for number, item in enumerate(items):
-        if canonical := _canonical(item):
-            place = _Place(_name(item), number)
-            if item.verdict == "accepted":
-                heads.setdefault(canonical, place)
-            else:
-                followers.setdefault(canonical, []).append(place)
-    return [
-        _card(number, item, heads, followers.get(_canonical(item) or "", []))
-        for number, item in enumerate(items)
-    ]
-
-
-def _card(
-    number: int, item: GalleryItem, heads: Mapping[str, _Place], followers: list[_Place]
-) -> _Card:
-    canonical = _canonical(item) or ""
-    duplicate = item.verdict == "duplicate"
-    earlier = _Place("one uploaded earlier", None)
-    return _Card(
-        number=number,
-        item=item,
-        name=_name(item),
-        key=wording.visible(item.key),
-        message=wording.visible(item.message),
-        pixels=wording.pixels(item.width, item.height),
-        weight=wording.weight(item.bytes_in),
-        thumbnail=_data_uri(item) or _linked_thumbnail(item),
-        thumbnail_size=_thumbnail_size(item),
-        weights=[] if duplicate else _weights(item),
-        relation=TIERS.get(item.reason, "Duplicate of") if duplicate else "",
-        canonical=heads.get(canonical, earlier) if duplicate else None,
-        duplicates=[] if duplicate else followers,
-        files=[_file(variant) for variant in _variants(item)],
-        image_id=canonical,
-    )
-
-
-def _data_uri(item: GalleryItem) -> str:
-    if not item.thumbnail or item.thumbnail_format not in FORMATS:
-        return ""
-    return f"data:image/{item.thumbnail_format};base64,{b64encode(item.thumbnail).decode()}"
-
-
-def _linked_thumbnail(item: GalleryItem) -> str:
-    """The URL of a published thumbnail, for pages of more pictures than can be embedded."""
-    published = {one["format"]: one["url"] for one in _variants(item) if one["role"] == "thumbnail"}
-    # WebP first: the page cannot ask the browser, and nearly all read it.
-    return next(
-        (str(published[name]) for name in ("webp", "jpeg", "avif") if name in published), ""
-    )
-
-
-def _thumbnail_size(item: GalleryItem) -> tuple[int, int]:
-    """Pixels of the published thumbnail, the shape that the embedded one has too."""
-    for variant in _variants(item):
-        if variant["role"] == "thumbnail":
-            return (variant["width"], variant["height"])
-    return (max(item.width, 1), max(item.height, 1))
-
-
-def _weights(item: GalleryItem) -> list[_Weight]:
-    """Per format the largest published file, against the upload."""
-    largest: dict[str, Mapping[str, Any]] = {}
-    for variant in _variants(item):
-        name = variant["format"]
-        if variant["role"] == "responsive" and (
-            name not in largest or variant["width"] > largest[name]["width"]
-        ):
-            largest[name] = variant
-    return [
-        _weighed(_FORMAT_NAMES[name], item.bytes_in, largest[name]["bytes"])
-        for name in FORMATS
-        if name in largest
-    ]
-
-
-def _weighed(label: str, before: int, after: int) -> _Weight:
-    share = min(100.0, 100 * after / before) if before else 0.0
-    text = wording.weight(after)
-    return _Weight(label, text, wording.change(before, after), round(share, 2))
-
-
-def _file(variant: Mapping[str, Any]) -> _File:
-    return _File(
-        size=variant["size"],
-        format=_FORMAT_NAMES[variant["format"]],
-        pixels=wording.pixels(variant["width"], variant["height"]),
-        weight=wording.weight(variant["bytes"]),
-        url=_web_address(variant["url"]),
-    )
-
-
-def _refusal(item: GalleryItem) -> _Refusal:
-    return _Refusal(
-        verdict=item.verdict,
-        name=_name(item),
-        key=wording.visible(item.key),
-        reason=wording.visible(item.reason),
-        message=wording.visible(item.message),
-        pixels=wording.pixels(item.width, item.height),
-        weight=wording.weight(item.bytes_in),
+def _row(batch: BatchLine) -> _Row:
+    return _Row(
+        id=wording.visible(batch.id),
+        url=web_address(batch.url),
+        iso=batch.created_at.isoformat(),
+        moment=wording.moment(batch.created_at),
+        uploads=f"{batch.uploads:,}",
+        counts=[(label, batch.verdicts.get(name, 0)) for name, (label, _) in _VERDICTS.items()],
+        weight=wording.weight(batch.bytes),
     )
 
 
@@ -332,37 +249,30 @@ def _totals(items: Sequence[GalleryItem]) -> list[_Total]:
     sizes: Counter[str] = Counter()
     for item in items:
         sizes[item.verdict] += item.bytes_in
-    uploads = _Total("all", "Uploads", len(items), wording.weight(sizes.total()))
+    uploads = _Total("all", "Uploads", f"{len(items):,}", wording.weight(sizes.total()))
     return [uploads] + [
-        _Total(verdict, label, counts[verdict], f"{wording.weight(sizes[verdict])}, {note}")
+        _Total(verdict, label, f"{counts[verdict]:,}", f"{wording.weight(sizes[verdict])}, {note}")
         for verdict, (label, note) in _VERDICTS.items()
         if counts[verdict] or verdict != "failed"
     ]
 
 
-def _loads(items: Sequence[GalleryItem]) -> list[_Weight]:
+def _loads(items: Sequence[GalleryItem]) -> list[Weight]:
     """What a phone loads to see every picture once: as uploaded, then by format, best last.
 
-    A browser that knows a format knows those after it in :data:`FORMATS` too, and takes them
-    for pictures that lack it. A picture in none of them counts with what it has.
+    A browser that knows a format knows those after it in
+    :data:`~image_pipeline.delivery.manifest.FORMATS` too, and takes them for pictures that
+    lack it. A picture in none of them counts with what it has.
     """
     uploaded = sum(item.bytes_in for item in items)
-    present = {variant["format"] for item in items for variant in _offered(item)}
-    phone = {name: sum(_phone_bytes(_offered(item), name) for item in items) for name in present}
+    present = {variant["format"] for item in items for variant in offered(item)}
+    phone = {name: sum(_phone_bytes(offered(item), name) for item in items) for name in present}
     rows = [
-        _weighed(_FORMAT_NAMES[name], uploaded, phone[name])
+        weighed(FORMAT_NAMES[name], uploaded, phone[name])
         for name in reversed(FORMATS)
         if name in present
     ]
-    return [_Weight("Uploaded", wording.weight(uploaded), "", 100.0), *rows] if items else []
-
-
-def _offered(item: GalleryItem) -> Sequence[Mapping[str, Any]]:
-    """The files that a browser chooses from."""
-    variants = _variants(item)
-    offered = item.manifest["srcset"] if item.manifest else {}
-    responsive = [one for one in variants if one["role"] == "responsive"]
-    return [one for one in responsive if one["format"] in offered] or responsive or variants
+    return [Weight("Uploaded", wording.weight(uploaded), "", 100.0), *rows] if items else []
 
 
 def _phone_bytes(variants: Sequence[Mapping[str, Any]], best: str) -> int:
@@ -374,59 +284,8 @@ def _phone_bytes(variants: Sequence[Mapping[str, Any]], best: str) -> int:
     return int(nearest["bytes"])
 
 
-def _view(item: GalleryItem) -> dict[str, Any]:
-    """What the viewer needs of an item: sources, best format first, and a word on each file."""
-    srcsets: dict[str, dict[int, str]] = {}
-    files: dict[str, str] = {}
-    largest = (0, 0)
-    for variant in _offered(item):
-        url = _web_address(variant["url"])
-        if variant["role"] == "responsive" and url:
-            width, height, kind = variant["width"], variant["height"], variant["format"]
-            srcsets.setdefault(kind, {}).setdefault(width, url)
-            weight = wording.weight(variant["bytes"])
-            files[url] = f"{_FORMAT_NAMES[kind]}, {wording.pixels(width, height)}, {weight}"
-            largest = max(largest, (width, height))
-    return {
-        "width": largest[0],
-        "height": largest[1],
-        "sources": [
-            {
-                "type": f"image/{name}",
-                "srcset": ", ".join(f"{url} {width}w" for width, url in srcsets[name].items()),
-            }
-            for name in FORMATS
-            if name in srcsets
-        ],
-        "files": files,
-    }
-
-
-def _web_address(url: str) -> str:
-    """``url`` if it leads to a web server, else nothing: never a script or a local file."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return ""
-    return url if parts.scheme in ("http", "https") and _HOST.fullmatch(parts.netloc) else ""
-
-
-def _card_styles(cards: Sequence[_Card]) -> str:
-    """Placeholders, as rules of the one style sheet so that no style attribute is needed."""
-    placeholders = [
-        placeholder_css(card.item.manifest) if card.item.manifest else "" for card in cards
-    ]
-    rules = [
-        f".p{card.number}{{{declaration}}}"
-        for card, declaration in zip(cards, placeholders, strict=True)
-        if declaration
-    ]
-    shape = next((card.thumbnail_size for card in cards if card.files), (1, 1))
-    return "\n".join([f":root{{--shape:{shape[0]}/{shape[1]}}}", *rules, ""])
-
-
 def _policy(style: str, script: str, items: Iterable[GalleryItem]) -> str:
-    urls = {_web_address(variant["url"]) for item in items for variant in _variants(item)}
+    urls = {web_address(variant["url"]) for item in items for variant in variants_of(item)}
     parts = [urlsplit(url) for url in urls if url]
     hosts = sorted({f"{part.scheme}://{part.netloc}" for part in parts})
     return "; ".join(

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any, TypedDict
@@ -62,7 +62,8 @@ class PublishedImage:
     URI. ``uploads`` are the keys of the uploads that it stands for, its own and its
     duplicates'; ``aliases`` the image ids of its duplicates. ``focal_point`` is what catches
     the eye, as shares 0-1 of width and height; ``thumbhash`` base64, None where the image was
-    inspected before there were any.
+    inspected before there were any. ``access`` is ``public``, or ``private`` where URLs work
+    only signed; what is stored names them unsigned.
     """
 
     id: str
@@ -78,6 +79,7 @@ class PublishedImage:
     aliases: tuple[str, ...]
     focal_point: tuple[float, float] = (0.5, 0.5)
     thumbhash: str | None = None
+    access: str = "public"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,18 @@ class BatchUpload:
     reason: str | None = None
     message: str | None = None
     image_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """Images that all had the files ``old``, and have ``new`` since; both object keys.
+
+    ``old`` is empty for images that were not published before.
+    """
+
+    images: tuple[str, ...]
+    old: tuple[str, ...]
+    new: tuple[str, ...]
 
 
 class WarmEntry(TypedDict):
@@ -124,6 +138,7 @@ def image_manifest(
         "schema_version": SCHEMA_VERSION,
         "id": image.id,
         "source": image.source,
+        "access": image.access,
         "canonical": image.id,
         "aliases": sorted(image.aliases),
         "uploads": sorted(image.uploads),
@@ -197,6 +212,42 @@ def batch_manifest(
             "variants": len(variants),
             "bytes_out": sum(variant.bytes for variant in variants),
         },
+    }
+
+
+def batch_delta(
+    batch: str,
+    source: str,
+    replacements: Iterable[Replacement],
+    before: Collection[str],
+    after: Collection[str],
+    url_of: Callable[[str], str],
+) -> dict[str, Any]:
+    """What a batch changed of the URLs that the manifests of its source name.
+
+    ``replacements`` cover every image whose files are others than before the batch. ``before``
+    are keys that were named then by images not among them, ``after`` keys that are named now by
+    whatever image. So ``added`` and ``removed`` are URLs that were new, or are named by no
+    manifest of the source any more.
+    """
+    replacements = sorted(replacements, key=lambda one: one.images)
+    old = {key for one in replacements for key in one.old}
+    new = {key for one in replacements for key in one.new}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "batch": batch,
+        "source": source,
+        "added": sorted(map(url_of, new - old - set(before))),
+        "replaced": [
+            {
+                "images": sorted(one.images),
+                "old": sorted(map(url_of, one.old)),
+                "new": sorted(map(url_of, one.new)),
+            }
+            for one in replacements
+            if one.old
+        ],
+        "removed": sorted(map(url_of, old - new - set(after))),
     }
 
 

@@ -35,7 +35,8 @@ class Answer:
     """What the edge said. ``status`` is 0 where there was no answer, and ``error`` then why.
 
     ``seconds_to_first_byte`` counts from the start of the request, ``bytes`` are those of
-    the body, ``attempts`` the requests it took.
+    the body, ``attempts`` the requests it took, ``protocol`` the version of HTTP (``1.1``, ``2``),
+    empty without an answer. No field ever holds a query: it may be a signature.
     """
 
     status: int
@@ -44,6 +45,7 @@ class Answer:
     bytes: int
     attempts: int
     error: str = ""
+    protocol: str = ""
 
     @property
     def warm(self) -> bool:
@@ -55,12 +57,16 @@ def edge_of(base_url: str) -> tuple[str, str, int]:
     """Scheme, host and port of a base URL. Raises :class:`ForbiddenUrlError` if it has none."""
     parts = urlsplit(base_url)
     if parts.scheme not in _PORTS or not parts.hostname:
-        raise ForbiddenUrlError(f"{base_url!r} is no http or https URL")
+        raise ForbiddenUrlError(f"{_without_query(base_url)!r} is no http or https URL")
     try:
         port = parts.port or _PORTS[parts.scheme]
     except ValueError:
-        raise ForbiddenUrlError(f"{base_url!r} has no valid port") from None
+        raise ForbiddenUrlError(f"{_without_query(base_url)!r} has no valid port") from None
     return parts.scheme, parts.hostname.lower(), port
+
+
+def _without_query(url: str) -> str:
+    return url.partition("?")[0]
 
 
 def check_url(url: str, edges: Collection[tuple[str, str, int]]) -> None:

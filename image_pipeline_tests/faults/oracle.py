@@ -79,6 +79,17 @@ class Oracle:
             for key, stored in self._objects("manifests/photos/")
         }
 
+    @cached_property
+    def index(self) -> list[dict[str, Any]]:
+        """The entries of every page that the index of the source names."""
+        stored = dict(self._objects("indexes/photos/"))
+        pointer = stored.get("indexes/photos/index.json")
+        entries = []
+        for page in json.loads(pointer.data)["pages"] if pointer else ():
+            assert stored[page["key"]].sha256 == page["sha256"], page
+            entries += json.loads(stored[page["key"]].data)["images"]
+        return entries
+
     def check_what_is_visible(self) -> None:
         """At any moment: what a visitor can find is whole, and is what it is said to be."""
         for key, stored in self.variants.items():
@@ -93,6 +104,8 @@ class Oracle:
             for entry in manifest["variants"]:
                 stored = self.variants[entry["key"]]
                 assert (entry["sha256"], entry["bytes"]) == (stored.sha256, len(stored.data))
+        for entry in self.index:
+            assert entry["id"] in self.image_manifests, "listed without a manifest"
 
     def check_all(self, expected: Mapping[str, tuple[str, ...]]) -> None:
         """After recovery. ``expected`` has the right verdicts of every key under the source."""
@@ -100,6 +113,7 @@ class Oracle:
         self.check_uploads(expected)
         self.check_variants()
         self.check_manifests()
+        self.check_index()
         self.check_batches()
         check_nothing_is_left(self.project)
 
@@ -161,6 +175,14 @@ class Oracle:
                 row["key"] for row in self._published if self.members[row["image_id"]] == canonical
             }
 
+    def check_index(self) -> None:
+        """The index lists every published image once, as its manifest says it is."""
+        listed = {entry["id"]: entry["canonical"] for entry in self.index}
+        assert len(self.index) == len(listed)
+        assert listed == {
+            image: manifest["canonical"] for image, manifest in self.image_manifests.items()
+        }
+
     def check_batches(self) -> None:
         """Every batch is done, and every upload is named by exactly one batch."""
         batches = self.project.rows("SELECT * FROM batches")
@@ -174,6 +196,7 @@ class Oracle:
         assert listed == batch_of
         manifests = dict(self._objects("manifests/batches/"))
         assert len(manifests) == len(batches)
+        self._check_deltas(len(batches))
         told = [one for stored in manifests.values() for one in json.loads(stored.data)["uploads"]]
         # As it was then: a later batch may have brought a better picture of the same.
         shown = {"accepted": "published", "duplicate": "published"}
@@ -186,6 +209,19 @@ class Oracle:
         }
         for asset in ("raw_uploads", "deduped_images", "responsive_variants", "thumbnails"):
             assert len(dict(self._objects(f"tables/{asset}/"))) == len(batches)
+
+    def _check_deltas(self, batches: int) -> None:
+        """What was added by some batch and not removed by another is what is named now."""
+        deltas = [json.loads(stored.data) for _, stored in self._objects("manifests/deltas/")]
+        assert len(deltas) == batches
+        added = {url for delta in deltas for url in delta["added"]}
+        removed = {url for delta in deltas for url in delta["removed"]}
+        named = {
+            entry["url"]
+            for manifest in self.image_manifests.values()
+            for entry in manifest["variants"]
+        }
+        assert added - removed == named
 
     @property
     def canonicals(self) -> set[str]:

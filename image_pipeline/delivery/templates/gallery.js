@@ -1,7 +1,6 @@
 "use strict";
 (() => {
   const byId = (id) => document.getElementById(id);
-  const views = JSON.parse(byId("views").textContent);
   const tools = byId("tools");
   const search = byId("search");
   const buttons = [...tools.querySelectorAll("[data-filter]")];
@@ -40,7 +39,6 @@
   }
   search.addEventListener("input", filter);
   tools.addEventListener("submit", (event) => event.preventDefault());
-  tools.hidden = false;
   filter();
 
   // A link to a picture that a filter has hidden shows everything first.
@@ -53,14 +51,12 @@
     }
   });
 
-  // The placeholder shows until the thumbnail has been decoded.
+  // The placeholder shows until the picture has been loaded, and where it cannot be.
   for (const image of document.querySelectorAll(".frame img")) {
     if (!image.complete) {
-      const frame = image.parentElement;
+      const frame = image.closest(".frame");
       frame.classList.add("waiting");
-      const show = () => frame.classList.remove("waiting");
-      image.addEventListener("load", show, { once: true });
-      image.addEventListener("error", show, { once: true });
+      image.addEventListener("load", () => frame.classList.remove("waiting"), { once: true });
     }
   }
 
@@ -73,7 +69,8 @@
   let at = 0;
   let shape = [1, 1];
 
-  const thumbnailOf = (card) => card.querySelector(".frame img");
+  const pictureOf = (card) => card.querySelector(".frame img");
+  const placeholderOf = (card) => `p${card.id.slice("item-".length)}`;
 
   function fitted() {
     const style = getComputedStyle(stage);
@@ -85,59 +82,75 @@
   }
 
   function fit() {
-    const image = stage.querySelector("img");
-    if (image) {
+    const shown = stage.querySelector(".shown");
+    if (shown) {
       const [width, height] = fitted();
-      image.style.width = `${width}px`;
-      image.style.height = `${height}px`;
+      shown.style.width = `${width}px`;
+      shown.style.height = `${height}px`;
     }
   }
 
-  function place(children, width, height) {
-    shape = [width, height];
+  function place(card, shown, sources = []) {
     const picture = document.createElement("picture");
-    picture.append(...children);
+    shown.classList.add("shown", placeholderOf(card));
+    picture.append(...sources, shown);
     stage.replaceChildren(picture);
     fit();
   }
 
-  function showThumbnail(card, note) {
-    const thumbnail = thumbnailOf(card);
-    if (thumbnail) {
-      const image = new Image();
-      image.alt = nameOf(card).textContent;
-      image.src = thumbnail.src;
-      place([image], thumbnail.width || 1, thumbnail.height || 1);
-      shape = [Number(thumbnail.getAttribute("width")), Number(thumbnail.getAttribute("height"))];
-      fit();
+  // What the card shows, or its placeholder, where no file can be loaded.
+  function showStandIn(card, note) {
+    const picture = pictureOf(card);
+    const loaded = picture && picture.complete && picture.naturalWidth > 0;
+    const shown = document.createElement(loaded ? "img" : "div");
+    if (loaded) {
+      shape = [picture.naturalWidth, picture.naturalHeight];
+      shown.alt = nameOf(card).textContent;
+      shown.src = picture.currentSrc;
     } else {
-      stage.replaceChildren();
+      shown.setAttribute("role", "img");
+      shown.setAttribute("aria-label", nameOf(card).textContent);
     }
+    place(card, shown);
     status.textContent = note;
   }
 
-  function showPublished(card, view) {
+  // The files of a card by media type, in the order of its table: best first, then by width.
+  function filesOf(card) {
+    const files = new Map();
+    for (const link of card.querySelectorAll(".files a[type]")) {
+      files.set(link.type, [...(files.get(link.type) || []), link]);
+    }
+    return files;
+  }
+
+  const wordsOn = (link) =>
+    [...link.closest("tr").cells].slice(1).map((cell) => cell.textContent).join(", ");
+
+  function showPublished(card, files) {
+    const links = [...files.values()].flat();
+    const largest = links.reduce((one, other) =>
+      Number(other.dataset.width) > Number(one.dataset.width) ? other : one);
+    shape = [Number(largest.dataset.width), Number(largest.dataset.height)];
     const image = new Image();
     image.alt = nameOf(card).textContent;
-    image.className = `p${card.id.slice("item-".length)}`;
     image.addEventListener("load", () => {
-      status.textContent = view.files[image.currentSrc] || "";
+      const link = links.find((one) => one.href === image.currentSrc);
+      status.textContent = link ? wordsOn(link) : "";
     });
     image.addEventListener("error", () => {
       if (image.isConnected) {
-        showThumbnail(card, "The server could not be reached; this is the embedded thumbnail.");
+        showStandIn(card, "The server could not be reached; this is the preview.");
       }
     });
-    shape = [view.width, view.height];
     const sizes = `${fitted()[0]}px`;
-    const sources = view.sources.map(({ type, srcset }) => {
-      const source = document.createElement("source");
-      Object.assign(source, { type, sizes, srcset });
-      return source;
+    const offers = [...files].map(([type, ones]) => {
+      const srcset = ones.map((one) => `${one.href} ${one.dataset.width}w`).join(", ");
+      return Object.assign(document.createElement("source"), { type, sizes, srcset });
     });
+    const last = offers.pop();
     status.textContent = "Loading";
-    place([...sources, image], view.width, view.height);
-    const last = view.sources[view.sources.length - 1];
+    place(card, image, offers);
     image.sizes = sizes;
     image.srcset = last.srcset;
   }
@@ -145,13 +158,13 @@
   function show(position) {
     at = (position + list.length) % list.length;
     const card = list[at];
-    const view = views[Number(card.id.slice("item-".length))];
+    const files = filesOf(card);
     byId("viewer-name").firstElementChild.textContent = nameOf(card).textContent;
     byId("viewer-place").textContent = `${at + 1} of ${list.length}`;
-    if (view.sources.length) {
-      showPublished(card, view);
+    if (files.size) {
+      showPublished(card, files);
     } else {
-      showThumbnail(card, "No file of this picture has an address; this is the thumbnail.");
+      showStandIn(card, "No file of this picture has an address; this is the preview.");
     }
   }
 
@@ -187,12 +200,12 @@
   });
   viewer.addEventListener("close", () => {
     stage.replaceChildren();
-    thumbnailFocus();
+    focusCard();
   });
   window.addEventListener("resize", fit);
 
   // The reader goes on from the picture seen last, not from the one first opened.
-  function thumbnailFocus() {
+  function focusCard() {
     list[at].querySelector(".frame").focus();
   }
 

@@ -115,8 +115,9 @@ def test_a_batch_of_200_takes_as_many_statements_as_one_upload(catalog, count):
                 call(connection)
             sent[name] = statements.count
         assert len(uploads.known(connection, "photos", [r["key"] for r in rows])) == count
-    # The number of the last member is read before others are added.
-    assert sent == {**dict.fromkeys(calls, 1), "add_members": 2}
+    # The number of the last member is read before others are added; the members of a group
+    # before their uploads.
+    assert sent == {**dict.fromkeys(calls, 1), "add_members": 2, "keys_of_canonicals": 2}
 
 
 def test_more_rows_than_a_statement_has_parameters(catalog):

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any
@@ -13,13 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from image_pipeline.delivery.gallery import GalleryItem, gallery_page
+from image_pipeline.catalog.showing import SourceTotals
+from image_pipeline.delivery.gallery import (
+    BatchLine,
+    GalleryItem,
+    gallery_page,
+    portable_page,
+    source_page,
+)
 from image_pipeline.delivery.manifest import alias_manifest, image_manifest
 
 from .helpers import PLACEHOLDER, a_variant, an_image, on_cdn
 
 NOW = datetime(2026, 11, 21, 8, 16, tzinfo=UTC)
-VOID = {"meta", "link", "img", "input"}
+VOID = {"meta", "link", "img", "input", "source", "col"}
 
 #: The attributes that may hold a name.
 NAMED = ("title", "aria-label")
@@ -123,8 +129,6 @@ def item(key: str, verdict: str = "accepted", reason: str = "", **changes: Any) 
         "bytes_in": 4_000_000,
         "seconds": 0.5,
         "manifest": MANIFEST if published else None,
-        "thumbnail": b"webp" if published else None,
-        "thumbnail_format": "webp" if published else "",
     }
     return GalleryItem(key, verdict, reason, **{**fields, **changes})
 
@@ -196,26 +200,13 @@ def test_a_name_is_shown_as_it_is_and_direction_overrides_are_written_out() -> N
 )
 def test_only_web_addresses_become_links_or_sources(url: str) -> None:
     variants = [{**variant, "url": url} for variant in MANIFEST["variants"]]
-    page = page_of(item("a.jpg", manifest={**MANIFEST, "variants": variants}))
-    assert page.all("a") == []
-    assert json.loads(page.raw["script", "application/json"]) == [
-        {"width": 0, "height": 0, "sources": [], "files": {}}
-    ]
+    shown = item("a.jpg", manifest={**MANIFEST, "variants": variants}, batch="b", batch_url=url)
+    page = Page(gallery_page("t", [shown], generated_at=NOW, source_url=url))
+    assert page.all("a") + page.all("source") + page.all("img") == []
     assert page.policy["img-src"] == ["data:"]
     assert list(page.policy) == [
         "default-src", "img-src", "style-src", "script-src", "base-uri", "form-action",
     ]  # fmt: skip
-
-
-def test_json_in_the_page_cannot_end_its_script() -> None:
-    evil = "https://cdn.test/</script><!--<script>&\u2028'"
-    variants = [{**MANIFEST["variants"][0], "url": evil}]
-    text = gallery_page(
-        "t", [item("a.jpg", manifest={**MANIFEST, "variants": variants})], generated_at=NOW
-    )
-    raw = Page(text).raw["script", "application/json"]
-    assert not set("<>&\u2028") & set(raw)
-    assert list(json.loads(raw)[0]["files"]) == [evil]
 
 
 def test_the_policy_allows_this_page_and_nothing_else() -> None:
@@ -235,48 +226,187 @@ def test_the_policy_allows_this_page_and_nothing_else() -> None:
     }
 
 
-def test_nothing_is_loaded_and_nothing_needs_an_inline_style_or_handler() -> None:
+def test_only_published_files_are_loaded_and_nothing_needs_an_inline_style_or_handler() -> None:
     page = page_of(*one_of_each("sea.jpg"))
     for tag, attributes in page.elements:
         assert "style" not in attributes
         assert not [name for name in attributes if name.startswith("on")]
         for name in ("src", "srcset", "action", "background", "poster"):
-            assert str(attributes.get(name, "data:")).startswith("data:"), tag
+            value = str(attributes.get(name, "data:"))
+            assert value.startswith(("data:", "https://cdn.test/variants/")), tag
     assert all(str(link["href"]).startswith("data:") for link in page.all("link"))
     assert "@import" not in page.raw["style", None]
     addresses = re.findall(r"url\(([^)]*)\)", page.raw["style", None])
     assert addresses == [PLACEHOLDER, PLACEHOLDER]
 
 
-def test_every_picture_has_its_size_and_its_thumbnail_inside() -> None:
-    (img,) = page_of(item("a.jpg")).all("img")
+def test_a_card_offers_the_published_files_best_first_and_only_as_wide_as_it_needs() -> None:
+    page = page_of(item("a.jpg"))
+    (source,) = page.all("source")
+    (img,) = page.all("img")
+    url = on_cdn("variants/a1/{}.f00.{}").format
+    # 3:2 in a frame of 4:3 is drawn 1.125 times as wide as the frame. 912 pixels are the widest
+    # frame at 3 to 1; 1026 of them are not filled by the file of 1024, so the next is offered.
+    assert source["type"] == "image/avif"
+    assert source["srcset"] == (
+        f"{url('small-640x427', 'avif')} 640w, {url('medium-1024x683', 'avif')} 1024w,"
+        f" {url('xlarge-2560x1707', 'avif')} 2560w"
+    )
+    assert img["srcset"] == (
+        f"{url('medium-1024x683', 'jpeg')} 1024w, {url('xlarge-2560x1707', 'jpeg')} 2560w"
+    )
+    assert img["src"] == url("medium-1024x683", "jpeg")
+    assert img["sizes"] == source["sizes"]
+    loading = {name: img[name] for name in ("width", "height", "alt", "loading", "decoding")}
+    assert loading == {
+        "width": "1024", "height": "683", "alt": "", "loading": "lazy", "decoding": "async",
+    }  # fmt: skip
+
+
+def test_a_format_that_a_page_should_not_offer_is_not_offered() -> None:
+    shown = image_manifest(
+        an_image(
+            a_variant("avif", 640, 427, 30_000),
+            a_variant("jpeg", 640, 427, 60_000),
+            a_variant("jpeg", 1024, 683, 160_000, size="medium"),
+        ),
+        on_cdn,
+    )
+    page = page_of(item("a.jpg", manifest=shown))
+    assert page.all("source") == []
+    links = [found for found in page.all("a") if "type" in found]
+    assert [(found["type"], found["data-width"]) for found in links] == [
+        ("image/jpeg", "640"), ("image/jpeg", "1024"),
+    ]  # fmt: skip
+
+
+def test_where_there_are_only_thumbnails_they_are_shown() -> None:
+    thumbnails = [a_variant(kind, 400, 300, 20_000, role="thumbnail") for kind in ("avif", "jpeg")]
+    page = page_of(item("a.jpg", manifest=image_manifest(an_image(*thumbnails), on_cdn)))
+    (source,), (img,) = page.all("source"), page.all("img")
+    assert source["srcset"] == f"{on_cdn(thumbnails[0].key)} 400w"
+    assert img["src"] == on_cdn(thumbnails[1].key)
+
+
+def test_what_catches_the_eye_stays_in_the_frame() -> None:
+    shown = image_manifest(an_image(*IMAGE.variants, focal_point=(0.25, 0.7)), on_cdn)
+    assert "--at:25% 70%" in page_of(item("a.jpg", manifest=shown)).raw["style", None]
+
+
+PRIVATE = {**MANIFEST, "access": "private"}
+
+
+def test_where_urls_work_only_signed_the_thumbnail_is_put_into_the_page() -> None:
+    shown = item("a.jpg", thumbnail=b"webp", thumbnail_format="webp", manifest=PRIVATE)
+    (img,) = page_of(shown).all("img")
     assert img == {
         "src": "data:image/webp;base64,d2VicA==",
         "width": "400",
         "height": "300",
         "alt": "",
-        "loading": "lazy",
         "decoding": "async",
     }
 
 
-@pytest.mark.parametrize("changes", [{"thumbnail": None}, {"thumbnail_format": "svg+xml"}])
-def test_what_is_not_embedded_is_linked(changes: Mapping[str, Any]) -> None:
-    shown = item("a.jpg", **changes)
-    assert shown.manifest is not None
-    urls = {one["url"] for one in shown.manifest["variants"] if one["role"] == "thumbnail"}
-    (img,) = page_of(shown).all("img")
-    assert img["src"] in urls
-    assert (img["width"], img["height"]) == ("400", "300")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"thumbnail": b"webp", "thumbnail_format": "webp"},
+        {"thumbnail": b"<svg>", "thumbnail_format": "svg+xml", "manifest": PRIVATE},
+        {"manifest": PRIVATE},
+    ],
+    ids=["public", "of no known format", "too many"],
+)
+def test_elsewhere_the_published_files_are_offered(changes: dict[str, Any]) -> None:
+    page = page_of(item("a.jpg", **changes))
+    assert len(page.all("picture")) == 1
 
 
-def test_without_a_thumbnail_there_is_no_picture() -> None:
-    shown = item("a.jpg", thumbnail=None)
-    assert shown.manifest is not None
-    variants = [one for one in shown.manifest["variants"] if one["role"] != "thumbnail"]
-    page = page_of(item("a.jpg", thumbnail=None, manifest={**shown.manifest, "variants": variants}))
+def test_without_a_published_file_there_is_no_picture() -> None:
+    page = page_of(item("a.jpg", manifest={**MANIFEST, "variants": []}))
     assert page.all("img") == []
-    assert "No thumbnail" in page.text
+    assert "No picture" in page.text
+
+
+def test_a_portable_page_has_its_thumbnails_inside_and_the_same_policy() -> None:
+    name = '<picture data-thumbnail="variants/evil.webp"></picture>'
+    text = gallery_page("t", [item(name), item("b.jpg", "duplicate", "bytes")], generated_at=NOW)
+    asked = []
+
+    def read(key: str) -> bytes:
+        asked.append(key)
+        return b"jpeg"
+
+    page = Page(portable_page(text, read))
+    assert asked == ["variants/a1/thumbnail-400x300.f00.jpeg"] * 2
+    assert page.all("picture") == []
+    assert [img["src"] for img in page.all("img")] == ["data:image/jpeg;base64,anBlZw=="] * 2
+    before = Page(text)
+    assert page.raw == before.raw
+    assert page.policy == before.policy
+    assert page.words == before.words
+
+
+def test_a_portable_page_keeps_placeholders_where_there_are_no_thumbnails() -> None:
+    responsive = [one for one in MANIFEST["variants"] if one["role"] == "responsive"]
+    shown = item("a.jpg", manifest={**MANIFEST, "variants": responsive})
+    text = gallery_page("t", [shown], generated_at=NOW)
+
+    def read(key: str) -> bytes:
+        raise AssertionError(key)
+
+    assert portable_page(text, read) == text
+
+
+def the_source_page(*items: GalleryItem, **changes: Any) -> Page:
+    parts: dict[str, Any] = {
+        "totals": SourceTotals(batches=61, uploads=12_000, bytes=48_000_000_000, files=11_500),
+        "batches": [],
+        "generated_at": NOW,
+    }
+    return Page(source_page("photos", items, **{**parts, **changes}))
+
+
+def a_line(number: int, **verdicts: int) -> BatchLine:
+    url = on_cdn(f"galleries/b{number}.html")
+    return BatchLine(f"b{number}", url, NOW, sum(verdicts.values()), 2_000_000, verdicts)
+
+
+def test_the_page_of_a_source_says_what_it_received() -> None:
+    words = the_source_page(item("a.jpg")).words
+    assert "photos 21 November 2026, 08:16 UTC" in words
+    assert "Uploads 12,000" in words
+    assert "Files 11,500" in words
+    assert "Received 48 GB" in words
+    assert "Batches 61" in words
+    assert "A visitor’s phone loads 80 kB of AVIF instead of the 4.0 MB uploaded." in words
+
+
+def test_the_page_of_a_source_leads_to_the_pages_of_its_batches() -> None:
+    lines = [a_line(number, accepted=3, rejected=number) for number in range(7)]
+    page = the_source_page(item("a.jpg", batch="b3", batch_url=lines[3].url), batches=lines)
+    hrefs = [str(found["href"]) for found in page.all("a")]
+    assert [href for href in hrefs if "/galleries/" in href] == [
+        *(line.url for line in lines), lines[3].url,
+    ]  # fmt: skip
+    assert "b6 21 November 2026, 08:16 UTC 3 0 6 0 9 2.0 MB" in page.words
+    assert "2 more" in page.words
+    assert "54 earlier batches are not listed here." in page.words
+
+
+def test_the_page_of_a_source_without_pictures_is_a_page() -> None:
+    page = the_source_page(batches=[a_line(1, rejected=4)], totals=SourceTotals(1, 4, 400, 0))
+    assert "Nothing to show." in page.words
+    assert "not listed" not in page.words
+    assert page.all("form")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_is_only_text_on_the_page_of_a_source_too(name: str) -> None:
+    plain, page = (the_source_page(item(f"uploads/{one}", message=one or "x"))
+                   for one in ("x", name))  # fmt: skip
+    assert page.shape == plain.shape
+    assert page.raw == plain.raw
 
 
 def test_the_lead_says_what_a_phone_loads() -> None:
@@ -362,15 +492,14 @@ def test_refusals_are_a_table_with_their_reasons() -> None:
     assert cards(page) == []
 
 
-def test_the_viewer_gets_real_widths_and_a_word_on_each_file() -> None:
-    (view,) = json.loads(page_of(item("a.jpg")).raw["script", "application/json"])
-    assert (view["width"], view["height"]) == (2560, 1707)
-    assert view["sources"] == [
-        {"type": "image/avif", "srcset": MANIFEST["srcset"]["avif"]},
-        {"type": "image/jpeg", "srcset": MANIFEST["srcset"]["jpeg"]},
+def test_the_viewer_finds_every_offered_file_with_its_real_size() -> None:
+    links = [found for found in page_of(item("a.jpg")).all("a") if "type" in found]
+    found = [(one["type"], one["data-width"], one["data-height"], one["href"]) for one in links]
+    assert found == [
+        (one["mime"], str(one["width"]), str(one["height"]), one["url"])
+        for one in MANIFEST["variants"]
+        if one["role"] == "responsive"
     ]
-    url = on_cdn("variants/a1/medium-1024x683.f00.jpeg")
-    assert view["files"][url].replace("\u00a0", " ") == "JPEG, 1024 × 683, 160 kB"
 
 
 def test_what_the_page_points_to_is_there() -> None:

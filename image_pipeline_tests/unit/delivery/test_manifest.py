@@ -62,6 +62,7 @@ def test_an_image_manifest_in_full() -> None:
         "schema_version": 1,
         "id": "a1",
         "source": "photos",
+        "access": "public",
         "canonical": "a1",
         "aliases": ["b2", "c3"],
         "uploads": ["uploads/photos/a.jpg", "uploads/photos/sea.jpg"],

@@ -58,6 +58,21 @@ def test_every_other_url_is_refused(url):
         check_url(url, EDGES)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://cdn.example.com/x?Signature=abc",
+        "https://cdn.example.com:99999/x?Signature=abc",
+        "https://evil.test/x?Signature=abc",
+        "https://user@cdn.example.com/x?Signature=abc",
+    ],
+)
+def test_no_message_repeats_a_signature(url):
+    with pytest.raises(ForbiddenUrlError) as caught:
+        check_url(url, EDGES)
+    assert "abc" not in str(caught.value)
+
+
 @pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1::1", "::ffff:8.8.8.8"])
 def test_public_addresses(address):
     assert is_public(address)
