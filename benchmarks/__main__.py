@@ -13,7 +13,7 @@ from benchmarks import report
 
 NAMES = (
     "overhead", "latency", "discovery", "memory", "throughput", "quality", "duplicates", "index",
-    "warming", "cluster",
+    "warming", "manifests", "page", "housekeeping", "removal", "cluster",
 )  # fmt: skip
 
 #: Variables that would measure another set-up than that of the checkout, or a Python that
@@ -49,6 +49,10 @@ def main(
     duplicates  which edits of pictures are found, and which different ones are not
     index       hashes near a hash among up to 10 million, beside FAISS and a BK-tree
     warming     an edge asked for 10,000 files, beside a load generator
+    manifests   manifests from Redis, beside the bucket
+    page        what a page of 24 photographs loads, beside their originals
+    housekeeping  inventory and plan of a bucket of a million objects
+    removal     deletions and moves, beside the same requests with nothing around them
     cluster     image work on 1, 2 and 4 Dask workers, beside processes of this machine
 
     Without names all of them are measured: about two hours on two cores. Nothing else should

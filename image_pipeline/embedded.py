@@ -239,6 +239,9 @@ class EmbeddedS3:
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         return {
             **inherited,
+            # Presigned URLs are checked against the server's own credentials: those of clients.
+            "AWS_ACCESS_KEY_ID": "embedded",
+            "AWS_SECRET_ACCESS_KEY": "embedded",
             "GATEWAY_PORT": str(port),
             "SERVICES": ",".join(self._services),
             "S3_PERSIST": "1",

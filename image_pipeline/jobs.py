@@ -1,11 +1,20 @@
-"""Jobs: the one that takes a batch from uploads to manifests, and the look at the ledger."""
+"""Jobs: the one that takes a batch from uploads to manifests, and those that run by the clock."""
 
 from __future__ import annotations
 
 import dagster as dg
 
+from image_pipeline.assets.classes import (
+    lifecycle_rules,
+    storage_class_moves,
+    storage_class_plan,
+)
+from image_pipeline.assets.cleanup import cleanup_report
 from image_pipeline.assets.delivery import cache_warm_manifests
+from image_pipeline.assets.history import history_prune
+from image_pipeline.assets.housekeeping import orphaned_objects, storage_inventory
 from image_pipeline.assets.ingest import deduped_images, raw_uploads, upload_ledger
+from image_pipeline.assets.refreshing import renditions_refresh
 from image_pipeline.assets.renditions import renditions
 from image_pipeline.assets.warmth import cache_warmth
 
@@ -41,3 +50,51 @@ warm_edges = dg.define_asset_job(
     executor_def=dg.in_process_executor,
     config=_LOG,
 )
+
+
+def _housekeeping(
+    name: str, description: str, *assets: dg.AssetsDefinition
+) -> dg.UnresolvedAssetJobDefinition:
+    return dg.define_asset_job(
+        name,
+        selection=dg.AssetSelection.assets(*assets),
+        description=f"{description} Without 'dry_run: false' it only shows what it would do.",
+        executor_def=dg.in_process_executor,
+        config=_LOG,
+    )
+
+
+clean_up = _housekeeping(
+    "clean_up",
+    "Looks for objects that nobody refers to, moves them to the trash, and empties it in time.",
+    storage_inventory,
+    orphaned_objects,
+    cleanup_report,
+)
+move_classes = _housekeeping(
+    "move_classes",
+    "Moves originals that nobody has used for long to colder, cheaper storage.",
+    storage_class_plan,
+    storage_class_moves,
+)
+check_lifecycle = _housekeeping(
+    "check_lifecycle", "Compares the bucket's lifecycle rules with what they should be.",
+    lifecycle_rules,
+)  # fmt: skip
+refresh_renditions = _housekeeping(
+    "refresh_renditions", "Has files rendered again that are missing or of an older recipe.",
+    renditions_refresh,
+)  # fmt: skip
+prune_history = _housekeeping(
+    "prune_history", "Removes old runs, events, ticks and finished partitions from Dagster.",
+    history_prune,
+)  # fmt: skip
+
+#: By the names of their cron expressions in the settings.
+HOUSEKEEPING = {
+    "cleanup": clean_up,
+    "classes": move_classes,
+    "lifecycle": check_lifecycle,
+    "refresh": refresh_renditions,
+    "history": prune_history,
+}

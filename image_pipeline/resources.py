@@ -5,10 +5,11 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import dagster as dg
 import pandas as pd
+import sqlalchemy as sa
 from pydantic import PrivateAttr
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -54,11 +55,13 @@ class Lease:
         """Stop renewing; an unfinished batch becomes due after its backoff."""
         self._ended.set()
         self._thread.join()
-        with self.catalog.write() as connection:
-            batch = batches.get(connection, self.batch)
-            if batch is not None:
-                due_at = batches.retry_at(utc_now(), batch.attempt, retry_seconds)
-                batches.release(connection, self.batch, self.owner, due_at)
+        self.catalog.transact(partial(self._release, retry_seconds))
+
+    def _release(self, retry_seconds: float, connection: sa.Connection) -> None:
+        batch = batches.get(connection, self.batch)
+        if batch is not None:
+            due_at = batches.retry_at(utc_now(), batch.attempt, retry_seconds)
+            batches.release(connection, self.batch, self.owner, due_at)
 
     def _keep(self) -> None:
         while not self._ended.wait(self.seconds / 3):
@@ -69,9 +72,11 @@ class Lease:
                 _log.warning("the hold on batch %s was not renewed: %s", self.batch, error)
 
     def _renew(self) -> None:
+        self.catalog.transact(self._hold)
+
+    def _hold(self, connection: sa.Connection) -> None:
         until = utc_now() + timedelta(seconds=self.seconds)
-        with self.catalog.write() as connection:
-            batches.hold(connection, self.batch, self.owner, until)
+        batches.hold(connection, self.batch, self.owner, until)
 
 
 class PipelineResource(dg.ConfigurableResource[Tools]):

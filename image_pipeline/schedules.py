@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dagster as dg
 
-from image_pipeline.jobs import look_at_ledger, warm_edges
+from image_pipeline.jobs import HOUSEKEEPING, look_at_ledger, warm_edges
+from image_pipeline.settings import Crons
 
 hourly_ledger = dg.ScheduleDefinition(
     name="hourly_ledger",
@@ -21,3 +22,17 @@ hourly_warming = dg.ScheduleDefinition(
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every hour: the edges are asked for published files that are due.",
 )
+
+
+def housekeeping_schedules(crons: Crons) -> list[dg.ScheduleDefinition]:
+    """A schedule for each job of housekeeping, at the time that the settings say (UTC)."""
+    return [
+        dg.ScheduleDefinition(
+            name=job.name,
+            job=job,
+            cron_schedule=getattr(crons, name),
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+            description=job.description,
+        )
+        for name, job in HOUSEKEEPING.items()
+    ]

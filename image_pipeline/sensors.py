@@ -1,10 +1,20 @@
-"""One upload sensor per source: discover, form batches, ask for one run per batch."""
+"""Sensors: one per source that asks for runs of its batches, one for events, one for alerts."""
 
+import time
 from collections.abc import Mapping
 
 import dagster as dg
 
-from image_pipeline.ingest.discovery import decode_cursor, encode_cursor
+from image_pipeline.alerts import Alert, send
+from image_pipeline.catalog import batches
+from image_pipeline.catalog.refreshing import reopened
+from image_pipeline.ingest.discovery import (
+    decode_cursor,
+    encode_cursor,
+    last_sweep,
+    sweep_is_due,
+)
+from image_pipeline.ingest.queue import Queue, drain
 from image_pipeline.jobs import process_batch
 from image_pipeline.partitions import BATCHES
 from image_pipeline.resources import PipelineResource
@@ -13,6 +23,11 @@ from image_pipeline.stages.batching import Look, RunState, look_at_source
 from image_pipeline.stages.tools import utc_now
 
 PARTITION_TAG = "dagster/partition"
+
+#: Dagster starts runs of a higher priority first (0 where there is none): what somebody has just
+#: uploaded does not wait for what is only rendered again.
+PRIORITY_TAG = "dagster/priority"
+LOW_PRIORITY = "-10"
 
 
 def build_upload_sensor(source: str, settings: Settings) -> dg.SensorDefinition:
@@ -29,6 +44,7 @@ def build_upload_sensor(source: str, settings: Settings) -> dg.SensorDefinition:
     def upload_sensor(
         context: dg.SensorEvaluationContext, pipeline: PipelineResource
     ) -> dg.SensorResult | dg.SkipReason:
+        due = sweep_is_due(context.cursor, settings.discovery, utc_now())
         look = look_at_source(
             pipeline.settings,
             pipeline.bucket,
@@ -36,11 +52,14 @@ def build_upload_sensor(source: str, settings: Settings) -> dg.SensorDefinition:
             source,
             decode_cursor(context.cursor),
             lambda batches: newest_runs(context.instance, batches),
+            is_swept=due,
         )
         _report(context, look)
-        context.update_cursor(encode_cursor(look.sweep.after))
+        context.update_cursor(_next_cursor(settings, context.cursor, look, is_swept=due))
         if not look.requests:
             return dg.SkipReason(_what_was_seen(look))
+        with pipeline.catalog.read() as connection:
+            again = reopened(connection, [request.batch for request in look.requests])
         return dg.SensorResult(
             dynamic_partitions_requests=[
                 BATCHES.build_add_request([request.batch for request in look.requests])
@@ -49,13 +68,101 @@ def build_upload_sensor(source: str, settings: Settings) -> dg.SensorDefinition:
                 dg.RunRequest(
                     run_key=f"{request.batch}-{request.attempt}",
                     partition_key=request.batch,
-                    tags={"image_pipeline/source": source},
+                    tags=_tags(source, request.batch in again),
                 )
                 for request in look.requests
             ],
         )
 
     return upload_sensor
+
+
+def _next_cursor(settings: Settings, cursor: str | None, look: Look, *, is_swept: bool) -> str:
+    if settings.discovery.queue_url is None:
+        return encode_cursor(look.sweep.after)
+    whole = is_swept and look.sweep.complete
+    return encode_cursor(look.sweep.after, utc_now() if whole else last_sweep(cursor))
+
+
+def build_event_sensor(settings: Settings) -> dg.SensorDefinition:
+    """The sensor of the queue that the bucket's events go to; one for all sources.
+
+    It only writes down uploads. Batches of them are formed by the sensors of their sources.
+    """
+
+    @dg.sensor(
+        name="upload_events",
+        minimum_interval_seconds=settings.discovery.every_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Reads from the queue which uploads arrived. It starts no runs.",
+    )
+    def upload_events(
+        context: dg.SensorEvaluationContext, pipeline: PipelineResource
+    ) -> dg.SkipReason:
+        deadline = time.monotonic() + settings.discovery.tick_seconds
+        url = pipeline.settings.discovery.queue_url
+        assert url is not None
+        done = drain(
+            Queue(url, pipeline.bucket),
+            pipeline.bucket,
+            pipeline.catalog,
+            pipeline.settings,
+            utc_now,
+            lambda: deadline - time.monotonic(),
+        )
+        if done.bad:
+            context.log.warning(
+                f"{len(done.bad)} messages are no S3 events; the queue's redrive policy puts them"
+                f" into its dead-letter queue. The first: {done.bad[0]}"
+            )
+        return dg.SkipReason(
+            f"{done.messages} messages told of {done.events} objects: {done.found} new uploads,"
+            f" {done.foreign} of no source"
+        )
+
+    return upload_events
+
+
+def build_alert_sensor(settings: Settings) -> dg.SensorDefinition:
+    """The sensor that tells people of runs that failed for good."""
+
+    @dg.run_failure_sensor(
+        name="failed_runs",
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=30,
+        description="Tells people of failed runs, unless the run's batch is tried again anyway.",
+    )
+    def failed_runs(
+        context: dg.RunFailureSensorContext, pipeline: PipelineResource
+    ) -> dg.SkipReason | None:
+        run = context.dagster_run
+        batch = run.tags.get(PARTITION_TAG, "")
+        if batch and _is_tried_again(pipeline, batch):
+            return dg.SkipReason(f"batch {batch} is tried again by itself")
+        ui = (settings.alerts.ui_url or "").rstrip("/")
+        message = context.failure_event.message or "no message"
+        url = f"{ui}/runs/{run.run_id}" if ui else ""
+        failed = send(Alert(run.job_name, run.run_id, batch, message, url), settings.alerts)
+        for way, reason in failed.items():
+            context.log.error(f"nobody was told by {way}: {reason}")
+        return None
+
+    return failed_runs
+
+
+def _is_tried_again(pipeline: PipelineResource, name: str) -> bool:
+    with pipeline.catalog.read() as connection:
+        batch = batches.get(connection, name)
+    return (
+        batch is not None
+        and batch.state in batches.OPEN
+        and batch.attempt < pipeline.settings.batches.max_attempts
+    )
+
+
+def _tags(source: str, is_again: bool) -> dict[str, str]:
+    tags = {"image_pipeline/source": source}
+    return tags | {PRIORITY_TAG: LOW_PRIORITY} if is_again else tags
 
 
 def newest_runs(instance: dg.DagsterInstance, batches: list[str]) -> Mapping[str, RunState]:

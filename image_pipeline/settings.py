@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
+    AnyUrl,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -81,7 +82,7 @@ class BucketSettings(_Part):
 class CatalogSettings(_Part):
     """SQLAlchemy URL of the catalog. Relative SQLite paths count from ``pipeline.yaml``."""
 
-    url: str = "sqlite:///.data/catalog.db"
+    url: str = Field(default="sqlite:///.data/catalog.db", repr=False)
 
 
 class Limits(_Part):
@@ -408,7 +409,7 @@ class RedisSettings(_Part):
     and the bucket is asked instead.
     """
 
-    url: OptionalText = None
+    url: OptionalText = Field(default=None, repr=False)
     data: Path = Path(".data/valkey")
     connections: int = Field(default=16, gt=0, le=1000)
     timeout_seconds: float = Field(default=0.5, gt=0)
@@ -597,6 +598,19 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _private_sources_have_hosts_of_their_own(self) -> Self:
+        """Files are named by image: a CDN cannot tell sources of one host apart by their paths."""
+        for name, source in self.sources.items():
+            for other in self.neighbours_of(name):
+                if source.access == "private" and self.sources[other].access == "public":
+                    raise ValueError(
+                        f"sources.{name}.base_url: also serves the public source {other!r}; a"
+                        " private source needs a host of its own, whose every URL asks for a"
+                        " signature"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _rehearses_at_home(self) -> Self:
         if self.ahead_days and self.bucket.endpoint_url != EMBEDDED:
             raise ValueError(
@@ -621,6 +635,19 @@ class Settings(BaseSettings):
         """The configured URL before every key of a source, without a trailing slash."""
         url = self.sources[source].base_url or self.delivery.base_url
         return url.rstrip("/") if url else None
+
+    def neighbours_of(self, source: str) -> list[str]:
+        """Other sources that a pattern for the URLs of this one also covers."""
+        base = self.base_url_of(source)
+        others = ((name, self.base_url_of(name)) for name in sorted(self.sources) if name != source)
+        return [name for name, its in others if base and its and _overlap(base, its)]
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two base URLs are of one host, and one's folder holds the other's."""
+    a, b = AnyUrl(one), AnyUrl(other)
+    left, right = (f"{(url.path or '').rstrip('/')}/" for url in (a, b))
+    return a.host == b.host and (left.startswith(right) or right.startswith(left))
 
 
 def find_config(path: Path | str | None = None) -> Path | None:

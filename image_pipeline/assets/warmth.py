@@ -79,4 +79,8 @@ def _numbers(found: Pass, seconds: float) -> dict[str, Any]:
         numbers["without_edge"] = dg.MetadataValue.text(
             f"{', '.join(found.without_edge)}: no base_url is set, so there is no edge to warm"
         )
+    if found.unsigned:
+        numbers["unsigned"] = dg.MetadataValue.text("; ".join(found.unsigned.values()))
+    if found.protocols:
+        numbers["protocols"] = dg.MetadataValue.json(dict(found.protocols))
     return numbers

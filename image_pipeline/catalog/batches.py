@@ -6,10 +6,11 @@ even on a run that failed, and forgets it when its history is pruned.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,6 +20,17 @@ from image_pipeline.catalog.schema import batches, uploads
 
 #: States in which a batch still has to come to an end.
 OPEN = ("waiting", "requested", "running", "retry")
+
+#: Reasons of failed uploads that may wait for an archive: their own original's, or that of the
+#: picture that stands for them.
+_WAITING = ("archived", "canonical_failed")
+
+#: What :func:`expected_note` writes. Messages begin with it; the names of objects follow, and
+#: may hold anything.
+_EXPECTED = re.compile(r"expected by (\d{4}-\d\d-\d\dT\d\d:\d\dZ)")
+
+#: The slowest restore takes two days. What says longer than this was not written by us.
+_LONGEST_WAIT = timedelta(days=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +173,49 @@ def hold(connection: sa.Connection, batch: str, owner: str, until: datetime) -> 
 
 
 def release(connection: sa.Connection, batch: str, owner: str, due_at: datetime) -> None:
-    """A run that ends without having finished its batch gives it back."""
+    """A run that ends without having finished its batch gives it back.
+
+    One that waits for originals to come back from an archive is due when the last of them is
+    expected, and this attempt does not count: it could not have succeeded.
+    """
+    values: dict[str, Any] = {"state": "retry", "lease_owner": None, "due_at": due_at}
+    expected = _expected(connection, batch)
+    if expected is not None and due_at < expected <= due_at + _LONGEST_WAIT:
+        values["due_at"] = expected
+        # A run by hand spends no attempt that could be given back.
+        values["spent"] = sa.case(
+            (batches.c.spent < batches.c.attempt, batches.c.spent + 1), else_=batches.c.spent
+        )
     connection.execute(
         sa.update(batches)
         .where(batches.c.id == batch, batches.c.state == "running", batches.c.lease_owner == owner)
-        .values(state="retry", lease_owner=None, due_at=due_at)
+        .values(**values)
     )
+
+
+def expected_note(moment: datetime) -> str:
+    """The words by which the message of a failed upload says until when to wait for it (UTC)."""
+    whole = moment.astimezone(UTC) + timedelta(minutes=1, microseconds=-1)
+    return f"expected by {whole:%Y-%m-%dT%H:%M}Z"
+
+
+def _expected(connection: sa.Connection, batch: str) -> datetime | None:
+    """The latest moment that failed uploads of a batch wait for; None if they do not wait."""
+    query = sa.select(uploads.c.message).where(
+        uploads.c.batch_id == batch,
+        uploads.c.verdict == "failed",
+        uploads.c.reason.in_(_WAITING),
+    )
+    found = (_EXPECTED.search(message or "") for message in connection.execute(query).scalars())
+    moments = [_moment(match[1]) for match in found if match]
+    return max((moment for moment in moments if moment), default=None)
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 def finish(connection: sa.Connection, batch: str, now: datetime) -> None:
@@ -208,6 +257,14 @@ def reopen(connection: sa.Connection, ids: Iterable[str], now: datetime) -> list
         )
         reopened.extend(connection.execute(statement).scalars())
     return reopened
+
+
+def given_up(connection: sa.Connection, source: str | None = None) -> list[str]:
+    """Batches that ran out of attempts, oldest first; of one source or of all."""
+    query = sa.select(batches.c.id).where(batches.c.state == "given_up")
+    if source is not None:
+        query = query.where(batches.c.source == source)
+    return list(connection.execute(query.order_by(batches.c.created_at, batches.c.id)).scalars())
 
 
 def recent(connection: sa.Connection, limit: int = 20) -> list[dict[str, Any]]:

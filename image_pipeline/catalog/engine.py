@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -22,6 +23,30 @@ from sqlalchemy.sql.functions import FunctionElement
 CHUNK = 500
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
+
+#: How long a transaction waits to begin while Postgres takes no connections. A restart takes
+#: seconds. A failover may take two minutes: that is left to the batch's next attempt, because
+#: a tick of a sensor must not take longer than the minute that Dagster gives it.
+PATIENCE_SECONDS = 30.0
+
+#: How often work is done in all that Postgres breaks off.
+TRIES = 5
+
+#: SQLSTATE of a transaction that was undone only because of others, and may be done again:
+#: serialization_failure and deadlock_detected.
+_UNDONE = frozenset({"40001", "40P01"})
+
+#: How libpq notices that the other side is gone without a word, as a machine that lost its power
+#: is: about a minute instead of the two hours of Linux. What a URL says itself stays.
+_LIVELINESS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+
+T = TypeVar("T")
 
 
 class Catalog:
@@ -47,7 +72,8 @@ class Catalog:
     def _open(self) -> sa.Engine:
         url = sa.make_url(self.url)
         if url.get_backend_name() != "sqlite":
-            return sa.create_engine(url, pool_pre_ping=True)
+            options = {name: n for name, n in _LIVELINESS.items() if name not in url.query}
+            return sa.create_engine(url, pool_pre_ping=True, connect_args=options)
         if url.database and url.database != ":memory:":
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
         engine = sa.create_engine(url)
@@ -57,9 +83,12 @@ class Catalog:
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A transaction that sees one state of the catalog and changes nothing."""
+        """A transaction that sees one state of the catalog and changes nothing.
+
+        Waits up to :data:`PATIENCE_SECONDS` for a Postgres that restarts, before it begins.
+        """
         self.migrate()
-        with self.engine.connect() as connection:
+        with self._connect() as connection:
             if self.engine.dialect.name == "postgresql":
                 # Otherwise every statement would see what was committed meanwhile.
                 connection.execution_options(isolation_level="REPEATABLE READ")
@@ -72,12 +101,46 @@ class Catalog:
 
         SQLite takes its one write lock at the start: a transaction that reads first and writes
         later fails with "database is locked" whatever the timeout says.
+
+        Waits as :meth:`read` does. Once begun, a transaction that Postgres breaks off raises:
+        the body of a ``with`` cannot be done again. :meth:`transact` can.
         """
         self.migrate()
-        with self.engine.connect() as connection:
+        with self._connect() as connection:
             writing = connection.execution_options(writing=True)
             with writing.begin():
                 yield writing
+
+    def transact(self, work: Callable[[sa.Connection], T]) -> T:
+        """Do ``work`` in a transaction of :meth:`write`, again where Postgres breaks it off.
+
+        Only for work that may be done twice: where a connection is lost at the commit, nobody
+        can say whether it took place. Raises the error of the last of :data:`TRIES`.
+        """
+        for left in reversed(range(TRIES)):
+            try:
+                with self.write() as connection:
+                    return work(connection)
+            except sa.exc.DBAPIError as error:
+                if not (left and is_broken_off(error)):
+                    raise
+            # Those who were in each other's way shall not come back at the same moment.
+            time.sleep(random.uniform(0.02, 0.2))
+        raise AssertionError("the last try returns or raises")
+
+    def _connect(self) -> sa.Connection:
+        """A connection; one that comes at once, unless this catalog has answered before."""
+        deadline = time.monotonic() + (PATIENCE_SECONDS if self._migrated else 0.0)
+        pause = 0.05
+        while True:
+            try:
+                return self.engine.connect()
+            except sa.exc.OperationalError:
+                is_postgres = self.engine.dialect.name == "postgresql"
+                if not is_postgres or time.monotonic() + pause > deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, 1.0)
 
     def migrate(self) -> None:
         """Bring the schema to this version of the code. Safe to call from many processes."""
@@ -116,6 +179,11 @@ class Catalog:
 
 #: The newest migration; a test compares it with the folder.
 HEAD = "0004"
+
+
+def is_broken_off(error: sa.exc.DBAPIError) -> bool:
+    """Whether a transaction failed for no fault of its own: it may succeed if it is done again."""
+    return error.connection_invalidated or getattr(error.orig, "pgcode", None) in _UNDONE
 
 
 def lock(connection: sa.Connection, name: str) -> None:

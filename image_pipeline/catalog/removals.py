@@ -4,6 +4,9 @@ Names of published files follow from their contents, so a batch may write an obj
 for byte, while housekeeping removes it. Both therefore meet in the catalog: housekeeping writes
 its keys here in the transaction that makes sure nobody refers to them, and whoever is about to
 refer to an object looks here in the transaction that says so.
+
+Who works on a plan holds the plan itself in the same way, under the key of its entries, and
+renews its hold. One that stops renewing is taken for dead: the next takes its rows over.
 """
 
 from __future__ import annotations
@@ -14,10 +17,13 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from image_pipeline.catalog.engine import chunks, insert_new, lock
-from image_pipeline.catalog.schema import removals
+from image_pipeline.catalog.schema import plans, removals
 
 #: A row that was not renewed for so long belongs to a process that is no more.
 ABANDONED = timedelta(hours=1)
+
+#: A plan whose holder says nothing for so long may be taken over: eight renewals are missing.
+LEASE = timedelta(minutes=2)
 
 _LOCK = "removals"
 
@@ -27,15 +33,34 @@ def hold(connection: sa.Connection) -> None:
     lock(connection, _LOCK)
 
 
-def begin(connection: sa.Connection, plan: str, keys: Iterable[str], now: datetime) -> None:
-    """Announce that these objects go. Call :func:`hold` before looking whether they may."""
-    rows = [{"key": key, "plan_id": plan, "touched_at": now} for key in sorted(keys)]
+def begin(connection: sa.Connection, plan: str, keys: Iterable[str], now: datetime) -> set[str]:
+    """Announce that these objects go; those that are now ours to remove.
+
+    The rest is being removed by somebody else. Call :func:`hold` before looking whether they
+    may go. ``plan`` is the plan's id, or its holder's name from :func:`take`.
+    """
+    wanted = sorted(keys)
+    for part in chunks(wanted):
+        connection.execute(
+            sa.delete(removals).where(
+                removals.c.key.in_(part), removals.c.touched_at <= now - ABANDONED
+            )
+        )
+    rows = [{"key": key, "plan_id": plan, "touched_at": now} for key in wanted]
     insert_new(connection, removals, rows)
+    ours: set[str] = set()
+    for part in chunks(wanted):
+        query = sa.select(removals.c.key).where(
+            removals.c.key.in_(part), removals.c.plan_id == plan
+        )
+        ours.update(connection.execute(query).scalars())
+    return ours
 
 
-def renew(connection: sa.Connection, plan: str, now: datetime) -> None:
-    """Say that the plan is still at work."""
-    connection.execute(sa.update(removals).where(removals.c.plan_id == plan).values(touched_at=now))
+def renew(connection: sa.Connection, plan: str, now: datetime) -> bool:
+    """Say that the plan is still at work. False if nothing is its own any more."""
+    statement = sa.update(removals).where(removals.c.plan_id == plan).values(touched_at=now)
+    return connection.execute(statement).rowcount > 0
 
 
 def end(connection: sa.Connection, plan: str, keys: Iterable[str]) -> None:
@@ -55,3 +80,61 @@ def being_removed(connection: sa.Connection, keys: Iterable[str], now: datetime)
         )
         found.update(connection.execute(query).scalars())
     return found
+
+
+#: What :func:`mark` gives.
+Mark = tuple[object, ...]
+
+
+def mark(connection: sa.Connection) -> Mark:
+    """Something that differs once any plan of orphans has removed a chunk more.
+
+    Whoever wrote an object looks at this before and after: while it is the same, nothing that
+    :func:`being_removed` does not tell has removed the object since.
+    """
+    waiting = ("planned", "needs_confirmation")
+    query = sa.select(plans.c.id, plans.c.results).where(plans.c.state == "applying")
+    going = sorted(
+        (plan, (results or {}).get("chunks", 0)) for plan, results in connection.execute(query)
+    )
+    begun = sa.select(sa.func.count()).where(
+        plans.c.kind == "orphans", plans.c.state.not_in(waiting)
+    )
+    return (connection.execute(begun).scalar_one(), *going)
+
+
+def take(connection: sa.Connection, key: str, holder: str, now: datetime) -> datetime | None:
+    """Become the one who works on a plan, ``key`` being that of its entries.
+
+    None if that is so now; else until when somebody else is believed to be at it. What a holder
+    that is no more was removing is then ours.
+    """
+    hold(connection)
+    query = sa.select(removals.c.plan_id, removals.c.touched_at).where(removals.c.key == key)
+    found = connection.execute(query).one_or_none()
+    if found is None:
+        insert_new(connection, removals, [{"key": key, "plan_id": holder, "touched_at": now}])
+        return None
+    if found.touched_at > now - LEASE:
+        until: datetime = found.touched_at + LEASE
+        return until
+    connection.execute(
+        sa.update(removals)
+        .where(removals.c.plan_id == found.plan_id)
+        .values(plan_id=holder, touched_at=now)
+    )
+    return None
+
+
+def give_back(connection: sa.Connection, key: str, holder: str, now: datetime) -> None:
+    """Let the next take a plan at once; what was being removed stays announced."""
+    connection.execute(
+        sa.update(removals)
+        .where(removals.c.key == key, removals.c.plan_id == holder)
+        .values(touched_at=now - LEASE)
+    )
+
+
+def finish(connection: sa.Connection, key: str, holder: str) -> None:
+    """The work on a plan is done; what may still be deleted late stays announced for an hour."""
+    end(connection, holder, [key])

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from image_pipeline.catalog.engine import chunks, insert_new
-from image_pipeline.catalog.schema import warmth
+from image_pipeline.catalog.schema import members, publications, variants, warmth
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,24 @@ def next_due(
 
     ``images``, at most a few hundred, restricts them to the files of these.
     """
+    query = (
+        sa.select(warmth.c.key)
+        .where(_due(source, due, images))
+        .order_by(warmth.c.asked_at.is_not(None), warmth.c.rank, warmth.c.asked_at, warmth.c.key)
+        .limit(limit)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def count_due(
+    connection: sa.Connection, source: str, due: Due, images: Sequence[str] | None = None
+) -> int:
+    """How many keys :func:`next_due` would give without a limit."""
+    query = sa.select(sa.func.count()).where(_due(source, due, images))
+    return connection.execute(query).scalar_one()
+
+
+def _due(source: str, due: Due, images: Sequence[str] | None) -> sa.ColumnElement[bool]:
     good = warmth.c.status == 200
     is_due = sa.or_(
         warmth.c.asked_at.is_(None),
@@ -84,14 +102,70 @@ def next_due(
         sa.and_(good, warmth.c.asked_at < due.before),
         sa.and_(sa.not_(good), warmth.c.asked_at < due.retry_before),
     )
-    query = (
+    of_source = sa.and_(warmth.c.source == source, is_due)
+    return of_source if images is None else sa.and_(of_source, warmth.c.image_id.in_(images))
+
+
+def unknown(
+    connection: sa.Connection, source: str, recipe: str, after: str, limit: int
+) -> list[tuple[str, str]]:
+    """Images whose files are published but not here, by id behind ``after``, with their recipe.
+
+    For canonicals that nothing is written of in ``publications`` (they were published before
+    there was that table) it is ``recipe``, the fingerprint of the source's own. One file of an
+    image is enough to know it by: those of an image and a recipe come together.
+    """
+    its_recipe = sa.func.coalesce(publications.c.recipe, recipe)
+    files = sa.and_(
+        variants.c.image_id == members.c.image_id,
+        variants.c.recipe == its_recipe,
+        sa.not_(variants.c.dropped),
+    )
+    known = (
         sa.select(warmth.c.key)
-        .where(warmth.c.source == source, is_due)
-        .order_by(warmth.c.asked_at.is_not(None), warmth.c.rank, warmth.c.asked_at, warmth.c.key)
+        .join(variants, variants.c.key == warmth.c.key)
+        .where(warmth.c.source == members.c.source, files)
+        .exists()
+    )
+    published = publications.c.image_id.is_(None) | (
+        publications.c.canonical_id == members.c.image_id
+    )
+    query = (
+        sa.select(members.c.image_id, its_recipe)
+        .outerjoin(
+            publications,
+            sa.and_(
+                publications.c.source == members.c.source,
+                publications.c.image_id == members.c.image_id,
+            ),
+        )
+        .where(
+            members.c.source == source,
+            members.c.image_id > after,
+            members.c.canonical_id == members.c.image_id,
+            published,
+            sa.not_(known),
+            sa.select(variants.c.key).where(files).exists(),
+        )
+        .order_by(members.c.image_id)
         .limit(limit)
     )
-    if images is not None:
-        query = query.where(warmth.c.image_id.in_(images))
+    return [(image, found) for image, found in connection.execute(query)]
+
+
+def unpublished(connection: sa.Connection, source: str) -> list[str]:
+    """Images that have rows here although no manifest of the source names their files."""
+    images = sa.select(warmth.c.image_id).where(warmth.c.source == source).distinct().subquery()
+    named = sa.select(publications.c.image_id).where(
+        publications.c.canonical_id == images.c.image_id, publications.c.source == source
+    )
+    # Published before there were publications.
+    stands = sa.select(members.c.image_id).where(
+        members.c.source == source,
+        members.c.image_id == images.c.image_id,
+        members.c.canonical_id == images.c.image_id,
+    )
+    query = sa.select(images.c.image_id).where(sa.not_(named.exists()), sa.not_(stands.exists()))
     return list(connection.execute(query).scalars())
 
 

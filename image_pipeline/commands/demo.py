@@ -22,6 +22,7 @@ from image_pipeline.commands.display import print_table, progress_bar, size
 from image_pipeline.commands.files import find_files
 from image_pipeline.commands.local import dagster_home, environment, local_bucket, project_folder
 from image_pipeline.commands.upload import Sent, send
+from image_pipeline.delivery.gallery import portable_page
 from image_pipeline.delivery.wording import visible
 from image_pipeline.samples import write_samples
 from image_pipeline.settings import Settings
@@ -262,7 +263,8 @@ def _save_galleries(bucket: Bucket, rows: Iterable[dict[str, Any]], folder: Path
     saved = []
     for batch in dict.fromkeys(row["batch_id"] for row in rows):
         page = folder / f"{batch}.html"
-        page.write_bytes(bucket.get(gallery_key(batch)))
+        text = bucket.get(gallery_key(batch)).decode()
+        page.write_text(portable_page(text, bucket.get), encoding="utf-8")
         saved.append(page)
     return saved
 

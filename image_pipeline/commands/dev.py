@@ -16,6 +16,7 @@ import psutil
 
 from image_pipeline.catalog.engine import Catalog
 from image_pipeline.commands.local import dagster_home, environment, local_bucket, project_folder
+from image_pipeline.delivery.manifest_cache import shown_address
 from image_pipeline.settings import Settings
 
 HOST = "127.0.0.1"
@@ -36,6 +37,8 @@ def run_dev(settings: Settings, config: Path | None, port: int, verbose: bool) -
     with local_bucket(settings) as bucket:
         home = dagster_home(folder)
         click.echo(f"Bucket       {bucket.url}")
+        if settings.redis.url:
+            click.echo(f"Manifests    {shown_address(settings.redis)}")
         click.echo(f"Dagster UI   http://{HOST}:{port}")
         first = next(iter(settings.sources))
         click.echo(f"Upload       image-pipeline upload DIR --source {first}")

@@ -1,15 +1,16 @@
-"""What ``demo`` and ``dev`` need on this machine: the embedded bucket and a Dagster home."""
+"""What ``demo`` and ``dev`` need on this machine: embedded servers and a Dagster home."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
 
 from image_pipeline.embedded import EmbeddedS3, EmbeddedServerError
+from image_pipeline.embedded_valkey import EmbeddedValkey
 from image_pipeline.settings import CONFIG_VARIABLE, EMBEDDED, Settings, find_config
 from image_pipeline.store.bucket import Bucket
 
@@ -29,23 +30,23 @@ def project_folder(config: Path | None) -> Path:
 
 @contextmanager
 def local_bucket(settings: Settings) -> Iterator[Bucket]:
-    """The configured bucket; the embedded server is started for it if that is what it is."""
-    if settings.bucket.endpoint_url != EMBEDDED:
+    """The configured bucket; embedded servers are started, also the one for manifests."""
+    with ExitStack() as servers:
+        if settings.bucket.endpoint_url == EMBEDDED:
+            server = EmbeddedS3(settings.bucket.data)
+            try:
+                servers.enter_context(server)
+            except EmbeddedServerError as error:
+                raise click.ClickException(str(error)) from None
+        if settings.redis.url == EMBEDDED:
+            try:
+                servers.enter_context(EmbeddedValkey(settings.redis.data))
+            except EmbeddedServerError as error:
+                # All works without it, only manifests are read from the bucket.
+                click.echo(f"There is no Redis: {error}", err=True)
         bucket = Bucket(settings.bucket)
         bucket.create_if_missing()
         yield bucket
-        return
-    server = EmbeddedS3(settings.bucket.data)
-    try:
-        server.start()
-    except EmbeddedServerError as error:
-        raise click.ClickException(str(error)) from None
-    try:
-        bucket = Bucket(settings.bucket)
-        bucket.create_if_missing()
-        yield bucket
-    finally:
-        server.stop()
 
 
 def dagster_home(folder: Path) -> Path:

@@ -16,7 +16,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from image_pipeline.catalog import uploads
+import sqlalchemy as sa
+
+from image_pipeline.catalog import originals, removals, uploads
 from image_pipeline.catalog.engine import Catalog
 from image_pipeline.ingest.discovery import is_upload
 from image_pipeline.ingest.events import BadMessageError, Created, created_objects, source_of
@@ -149,15 +151,35 @@ def _record(
     rows = _rows(events, bucket, settings, now, done)
     if rows:
         with catalog.write() as connection:
-            known = {
-                (source, *pair)
-                for source in {row["source"] for row in rows}
-                for pair in uploads.known(connection, source, [row["key"] for row in rows])
-            }
-            new = [row for row in rows if (row["source"], row["key"], row["etag"]) not in known]
+            new = _unknown(connection, rows, now)
             uploads.add(connection, new)
         done.found += len({(row["source"], row["key"], row["etag"]) for row in new})
     return understood
+
+
+def _unknown(
+    connection: sa.Connection, rows: Sequence[dict[str, Any]], now: datetime
+) -> list[dict[str, Any]]:
+    """The uploads that nobody knows of.
+
+    An object that housekeeping is moving or removing is left to the sweep, which sees what became
+    of it: the event of a move looks like that of an upload.
+    """
+    removals.hold(connection)
+    keys = [row["key"] for row in rows]
+    busy = (
+        removals.being_removed(connection, keys, now) | originals.announced(connection, keys).keys()
+    )
+    known = {
+        (source, *pair)
+        for source in {row["source"] for row in rows}
+        for pair in uploads.known(connection, source, keys)
+    }
+    return [
+        row
+        for row in rows
+        if row["key"] not in busy and (row["source"], row["key"], row["etag"]) not in known
+    ]
 
 
 def _rows(

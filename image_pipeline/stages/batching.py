@@ -65,22 +65,23 @@ def look_at_source(
     runs_of: Callable[[list[str]], Mapping[str, RunState]],
     clock: Callable[[], datetime] = utc_now,
     sleep: Callable[[float], None] = time.sleep,
+    *,
+    is_swept: bool = True,
 ) -> Look:
     """Sweep the prefix of a source within the tick's budget, then request what is due.
+
+    Without ``is_swept`` only what is in the catalog already is looked at.
 
     Where the last upload is a moment too young for its batch to close, that moment is waited
     for: the next tick comes much later.
     """
     deadline = time.monotonic() + settings.discovery.tick_seconds
-    swept = discovery.sweep(
-        bucket,
-        catalog,
-        source,
-        settings.sources[source].prefix,
-        after,
-        clock(),
-        lambda: time.monotonic() < deadline,
-    )
+    swept = discovery.Sweep(after, complete=True, listed=0, found=0)
+    if is_swept:
+        prefix = settings.sources[source].prefix
+        swept = discovery.sweep(
+            bucket, catalog, source, prefix, after, clock(), lambda: time.monotonic() < deadline
+        )
     if not _form(settings, catalog, source, clock()):
         with catalog.read() as connection:
             young = catalog_batches.waiting(connection, source, settings.batches.max_images)

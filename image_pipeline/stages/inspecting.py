@@ -15,7 +15,7 @@ from image_pipeline.dedupe import bands
 from image_pipeline.imaging.inspection import Inspection, inspect_image
 from image_pipeline.imaging.verdict import Reason, Rejected
 from image_pipeline.settings import Limits
-from image_pipeline.stages.fetching import Fetched, fetch
+from image_pipeline.stages.fetching import ARCHIVED, ArchivedError, Fetched, fetch
 from image_pipeline.stages.tools import INTERNAL_ERROR, STORAGE_ERROR, Tools
 from image_pipeline.store.bucket import ObjectChangedError, ObjectGoneError, StoreError
 from image_pipeline.workers.pool import Job, Outcome
@@ -62,9 +62,15 @@ def decision(upload: int, error: Exception, seconds: float = 0.0) -> Decision:
     if isinstance(error, ObjectChangedError):
         replaced = Rejected(Reason.superseded, "overwritten before it was processed")
         return _rejection(upload, replaced, seconds)
-    reason = STORAGE_ERROR if isinstance(error, (OSError, StoreError)) else INTERNAL_ERROR
     message = f"{type(error).__name__}: {error}"[:500]
-    return Decision(upload, "failed", reason, message, seconds=seconds)
+    return Decision(upload, "failed", _failure(error), message, seconds=seconds)
+
+
+def _failure(error: Exception) -> str:
+    """The reason of a failure that is not the file's fault."""
+    if isinstance(error, ArchivedError):
+        return ARCHIVED
+    return STORAGE_ERROR if isinstance(error, (OSError, StoreError)) else INTERNAL_ERROR
 
 
 def _rejection(upload: int, error: Rejected, seconds: float = 0.0) -> Decision:

@@ -2,12 +2,14 @@
 
 The object is written first and the row second. A kill in between leaves an object that the
 next attempt writes again under the same name with the same bytes; never a row without one.
+Housekeeping may be removing an object of that very name: then it is written once more before
+its row is.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +19,7 @@ import sqlalchemy as sa
 
 from image_pipeline.catalog import groups as catalog_groups
 from image_pipeline.catalog import images as catalog_images
+from image_pipeline.catalog import removals as catalog_removals
 from image_pipeline.catalog import uploads as catalog_uploads
 from image_pipeline.catalog.batches import OPEN
 from image_pipeline.catalog.uploads import Decision, Upload
@@ -32,10 +35,12 @@ from image_pipeline.imaging.recipe import (
 )
 from image_pipeline.imaging.rendering import RenderedVariant, render
 from image_pipeline.settings import Recipe, Role
+from image_pipeline.stages.announcing import REMOVAL_LOOKS, await_removal
 from image_pipeline.stages.fetching import load_original
 from image_pipeline.stages.inspecting import decision
 from image_pipeline.stages.regrouping import canonicals_of_batch, judge_again, regroup
 from image_pipeline.stages.tools import PUBLISHED, Tools
+from image_pipeline.store.bucket import StoreError
 from image_pipeline.store.layout import IMMUTABLE, variant_key
 from image_pipeline.workers.pool import Job
 
@@ -166,11 +171,16 @@ class _Press:
         self.keys: dict[str, set[str]] = {}
         self.rows: list[dict[str, Any]] = []
         self.seconds: dict[str, float] = {}
+        self.stored: dict[str, tuple[bytes, str]] = {}  # by key, until the row is written
+        self.sure: set[str] = set()  # keys that were seen after all removals they might meet
+        self.mark: catalog_removals.Mark = ()
 
     def run(self, missing: Sequence[Work], total: int) -> None:
         """Render and store; an image that cannot be rendered gets its verdict."""
         self.total, self.done = total, total - len(missing)
         self.keys = {work.image: set(work.keys) for work in missing}
+        with self.tools.catalog.read() as connection:
+            self.mark = catalog_removals.mark(connection)
         under_way: deque[tuple[str, list[Future[dict[str, Any]]]]] = deque()
         with ThreadPoolExecutor(THREADS, thread_name_prefix="put") as threads:
             for outcome in self.tools.workers.run(render, self._jobs(missing)):
@@ -203,7 +213,8 @@ class _Press:
         plan = variant.plan
         key = key_of(image, plan, variant_fingerprint(image, self.fingerprint))
         if not variant.dropped:
-            self.tools.bucket.put(key, variant.data, mime_type(plan.format), IMMUTABLE)
+            self.stored[key] = variant.data, mime_type(plan.format)
+            self._put(key)
         return {
             "key": key,
             "image_id": image,
@@ -232,15 +243,85 @@ class _Press:
         if len(self.rows) >= COMMIT_ROWS:
             self._commit()
 
+    def _put(self, key: str) -> None:
+        data, kind = self.stored[key]
+        self.tools.bucket.put(key, data, kind, IMMUTABLE)
+
     def _commit(self) -> None:
+        """Record what is stored; what housekeeping is removing is stored again before."""
+        looks = 0
+        self._record()
+        while self.rows:
+            looks += 1
+            if looks > REMOVAL_LOOKS:
+                self._give_up()
+                break
+            await_removal()
+            self._record()
+
+    def _record(self) -> None:
+        """Commit the rows of files that are there and stay. The others are left in ``rows``.
+
+        A file may have been written while it was being removed, and be gone. While it is being
+        removed, the catalog says so; that some removal has ended since, the mark says. Then it
+        is looked for: what is seen after that is newer than what was to be removed, and stays.
+        """
+        if self._record_sure():
+            return
+        unsure = [row["key"] for row in self.rows if row["key"] in self.stored]
         with self.tools.catalog.write() as connection:
-            catalog_images.add_variants(connection, self.rows)
-            uploads = catalog_uploads.of_batch(connection, self.batch)
-            first = {one.image_id: one.id for one in reversed(uploads) if one.image_id}
-            worked = {first[key]: took for key, took in self.seconds.items() if key in first}
-            catalog_uploads.add_seconds(connection, worked)
+            catalog_removals.hold(connection)
+            going = catalog_removals.being_removed(connection, unsure, self.tools.clock())
+        looked_for = sorted(set(unsure) - going - self.sure)
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="look") as threads:
+            there = threads.map(self._put_if_gone, looked_for)
+            self.sure.update(key for key, known in zip(looked_for, there, strict=True) if known)
+        self._record_sure()
+
+    def _record_sure(self) -> bool:
+        """Commit what surely is there, whole images only; whether that was everything."""
+        with self.tools.catalog.write() as connection:
+            catalog_removals.hold(connection)
+            keys = {row["key"] for row in self.rows if not row["dropped"]} - self.sure
+            going = catalog_removals.being_removed(connection, keys, self.tools.clock())
+            doubtful = going if catalog_removals.mark(connection) == self.mark else keys
+            waiting = {row["image_id"] for row in self.rows if row["key"] in doubtful}
+            sure = [row for row in self.rows if row["image_id"] not in waiting]
+            catalog_images.add_variants(connection, sure)
+            self._count_seconds(connection, {row["image_id"] for row in sure})
+        self._drop(sure)
+        self.rows = [row for row in self.rows if row["image_id"] in waiting]
+        return not self.rows
+
+    def _drop(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Nothing more is to be done about these."""
+        for row in rows:
+            self.stored.pop(row["key"], None)
+            self.sure.discard(row["key"])
+            self.seconds.pop(row["image_id"], None)
+
+    def _count_seconds(self, connection: sa.Connection, images: Collection[str]) -> None:
+        uploads = catalog_uploads.of_batch(connection, self.batch)
+        first = {one.image_id: one.id for one in reversed(uploads) if one.image_id in images}
+        worked = {first[key]: took for key, took in self.seconds.items() if key in first}
+        catalog_uploads.add_seconds(connection, worked)
+
+    def _put_if_gone(self, key: str) -> bool:
+        try:
+            if self.tools.bucket.head(key) is None:
+                self._put(key)
+        except StoreError:
+            return False
+        return True
+
+    def _give_up(self) -> None:
+        """Images whose files are being removed for too long are tried again with the batch."""
+        images = dict.fromkeys(row["image_id"] for row in self.rows)
+        for image in images:
+            error = StoreError(f"housekeeping is removing files of {image}")
+            self._judge(image, error, self.seconds.get(image, 0.0))
+        self._drop(self.rows)
         self.rows.clear()
-        self.seconds.clear()
 
     def _refuse(self, image: str, error: Exception, seconds: float) -> None:
         """The uploads of an image that cannot be rendered get their verdict.
@@ -250,6 +331,10 @@ class _Press:
         its place is rendered next. Uploads of other batches that are still open are theirs to
         judge. What another run has rendered meanwhile is not ours to refuse.
         """
+        self._judge(image, error, seconds)
+        self._step()
+
+    def _judge(self, image: str, error: Exception, seconds: float) -> None:
         with self.tools.catalog.write() as connection:
             catalog_groups.hold_groups(connection, self.source)
             have = catalog_images.variants_of(connection, [image], self.fingerprint)
@@ -267,7 +352,6 @@ class _Press:
                     self._dissolve(connection, image)
                 else:
                     self._postpone(connection, image, error)
-        self._step()
 
     def _dissolve(self, connection: sa.Connection, image: str) -> None:
         """Take an image out of its group; the rest finds who stands for it from now on."""

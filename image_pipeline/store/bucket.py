@@ -1,76 +1,71 @@
 """The one way to objects: a small class over a boto3 S3 client.
 
-Every failure leaves as one of three exceptions, so that callers can tell "it is not there"
-from "it is not what you asked for" from "the store did not answer": only the last is worth
-another try, and none of them ever means that an image is bad.
+Every failure leaves as one of four exceptions, so that callers can tell "it is not there" from
+"it is not what you asked for" from "it has to be restored first" from "the store did not
+answer": only the last is worth another try, and none of them ever means that an image is bad.
 """
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from image_pipeline.settings import EMBEDDED, BucketSettings
+from image_pipeline.store import configuration, copying, deleting
+from image_pipeline.store.client import make_client
+from image_pipeline.store.deleting import Version
+from image_pipeline.store.errors import (
+    ObjectArchivedError,
+    ObjectChangedError,
+    ObjectGoneError,
+    StoreError,
+    translated,
+    unless,
+)
+from image_pipeline.store.objects import Head, Object, Page, parse_restore
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+__all__ = [
+    "MULTIPART_BYTES",
+    "Bucket",
+    "Head",
+    "Object",
+    "ObjectArchivedError",
+    "ObjectChangedError",
+    "ObjectGoneError",
+    "Page",
+    "StoreError",
+    "Version",
+]
+
 #: From here on uploads go in parts, in parallel; below, one request is faster.
 MULTIPART_BYTES = 25 * 1024 * 1024
+
+#: CopyObject takes no more than this many bytes.
+COPY_BYTES = 5 * 1024**3
 
 _CHUNK = 1024 * 1024
 
 T = TypeVar("T")
 
 
-class StoreError(Exception):
-    """The store failed or refused; the request may succeed when tried again."""
-
-
-class ObjectGoneError(Exception):
-    """There is no object under this key."""
-
-
-class ObjectChangedError(Exception):
-    """The object under this key is no longer the version that was asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Object:
-    """One entry of a listing. ``etag`` without quotes, ``size`` in bytes."""
-
-    key: str
-    etag: str
-    size: int
-    last_modified: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Up to 1,000 objects in key order, and whether more follow."""
-
-    objects: list[Object]
-    more: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What a browser would be told about an object."""
-
-    size: int
-    content_type: str
-    cache_control: str
-
-
 class Bucket:
-    """A bucket. Safe to share between threads; one HTTP connection pool per instance."""
+    """A bucket. Safe to share between threads; one HTTP connection pool per instance.
+
+    ``copy_bytes`` is the size up to which a copy is one request, ``part_bytes`` the size of the
+    parts of a larger one.
+    """
+
+    copy_bytes = COPY_BYTES
+    part_bytes = copying.PART_BYTES
 
     def __init__(self, settings: BucketSettings) -> None:
         self.settings = settings
@@ -79,35 +74,7 @@ class Bucket:
     @cached_property
     def client(self) -> S3Client:
         """The boto3 client, made on first use (about 0.2 s)."""
-        import boto3
-        import botocore.session
-        from botocore.config import Config
-
-        addressing = self.settings.addressing
-        config = Config(
-            # For presigned URLs boto3 still falls back to version 2, which new regions refuse.
-            signature_version="s3v4",
-            max_pool_connections=50,
-            retries={"mode": "adaptive", "max_attempts": 6},
-            connect_timeout=5,
-            read_timeout=30,
-            s3={"addressing_style": addressing},
-        )
-        # The embedded server takes any credentials, but boto3 refuses to go without.
-        dummy = EMBEDDED if self.settings.endpoint_url == EMBEDDED else None
-        core = botocore.session.get_session()
-        core.get_component("response_parser_factory").set_parser_defaults(
-            timestamp_parser=_parse_timestamp
-        )
-        client: S3Client = boto3.session.Session(botocore_session=core).client(
-            "s3",
-            endpoint_url=self.endpoint_url,
-            region_name=self.settings.region,
-            config=config,
-            aws_access_key_id=dummy,
-            aws_secret_access_key=dummy,
-        )
-        return client
+        return make_client(self.settings, self.endpoint_url)
 
     @cached_property
     def endpoint_url(self) -> str | None:
@@ -133,18 +100,24 @@ class Bucket:
         """Make the bucket; nothing happens where it is already ours."""
         region: Any = self.settings.region
         where: Any = {"CreateBucketConfiguration": {"LocationConstraint": region}}
-        with _translated(self.name):
+        with translated(self.name), unless("BucketAlreadyOwnedByYou"):
             # us-east-1 is the one region that S3 refuses to hear named here.
             self.client.create_bucket(Bucket=self.name, **({} if region == "us-east-1" else where))
 
     def page(self, prefix: str, after: str = "") -> Page:
         """The next page of keys under ``prefix`` that sort behind ``after`` (UTF-8 order)."""
-        with _translated(prefix):
+        with translated(prefix):
             answer = self.client.list_objects_v2(
                 Bucket=self.name, Prefix=prefix, StartAfter=after, MaxKeys=1000
             )
         objects = [
-            Object(entry["Key"], entry["ETag"].strip('"'), entry["Size"], entry["LastModified"])
+            Object(
+                entry["Key"],
+                entry["ETag"].strip('"'),
+                entry["Size"],
+                entry["LastModified"],
+                entry.get("StorageClass", "STANDARD"),
+            )
             for entry in answer.get("Contents", ())
         ]
         return Page(objects, answer.get("IsTruncated", False))
@@ -158,15 +131,27 @@ class Bucket:
             more = page.more and bool(page.objects)
             after = page.objects[-1].key if page.objects else after
 
+    def folders(self, prefix: str) -> builtins.list[str]:
+        """The prefixes one step below ``prefix`` that end with a slash, in order."""
+        found: builtins.list[str] = []
+        with translated(prefix):
+            pages = self.client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.name, Prefix=prefix, Delimiter="/"
+            )
+            for answer in pages:
+                found.extend(entry["Prefix"] for entry in answer.get("CommonPrefixes", ()))
+        return found
+
     def get(self, key: str) -> bytes:
-        """The object's bytes. Raises :class:`ObjectGoneError`."""
+        """The object's bytes. Raises :class:`ObjectGoneError`, :class:`ObjectArchivedError`."""
         return _again(lambda: self._read(key))
 
     def download(self, key: str, path: Path, etag: str) -> str:
         """Write the version ``etag`` of an object to ``path``; returns its SHA-256 (hex).
 
         Raises :class:`ObjectGoneError` or :class:`ObjectChangedError` where that version is no
-        more. The file appears under its name only when it is whole.
+        more, :class:`ObjectArchivedError` where it has to be restored first. The file
+        appears under its name only when it is whole.
         """
         return _again(lambda: self._stream(key, path, etag))
 
@@ -186,7 +171,7 @@ class Bucket:
         if only_if_missing:
             extra["IfNoneMatch"] = "*"
         try:
-            with _translated(key):
+            with translated(key):
                 self.client.put_object(
                     Bucket=self.name, Key=key, Body=data, ContentType=content_type, **extra
                 )
@@ -199,7 +184,7 @@ class Bucket:
         from boto3.s3.transfer import TransferConfig
 
         config = TransferConfig(multipart_threshold=MULTIPART_BYTES, max_concurrency=10)
-        with _translated(key):
+        with translated(key):
             if path.stat().st_size < MULTIPART_BYTES:
                 self.put(key, path.read_bytes(), content_type)
             else:
@@ -209,26 +194,129 @@ class Bucket:
     def head(self, key: str) -> Head | None:
         """What the bucket says of an object; None where there is none."""
         try:
-            with _translated(key):
+            with translated(key):
                 answer = self.client.head_object(Bucket=self.name, Key=key)
         except ObjectGoneError:
             return None
         return Head(
-            answer["ContentLength"], answer.get("ContentType", ""), answer.get("CacheControl", "")
+            size=answer["ContentLength"],
+            content_type=answer.get("ContentType", ""),
+            cache_control=answer.get("CacheControl", ""),
+            etag=answer["ETag"].strip('"'),
+            last_modified=answer["LastModified"].astimezone(UTC),
+            storage_class=answer.get("StorageClass", "STANDARD"),
+            restore=parse_restore(answer.get("Restore", "")),
+            metadata=answer.get("Metadata", {}),
+            content_encoding=answer.get("ContentEncoding", ""),
+            content_disposition=answer.get("ContentDisposition", ""),
+            content_language=answer.get("ContentLanguage", ""),
+            expires=str(answer.get("ExpiresString", "")),
         )
 
+    def copy(
+        self,
+        key: str,
+        to: str,
+        *,
+        etag: str | None = None,
+        storage_class: str | None = None,
+        known: Head | None = None,
+        only_if_missing: bool = False,
+    ) -> str:
+        """Copy an object within the bucket; returns the ETag of the copy.
+
+        Type, cache headers, metadata and tags stay; the class is ``storage_class`` or Standard.
+        ``etag`` is the version that must still be there, ``known`` what :meth:`head` just told
+        and need not be asked again. From ``copy_bytes`` on it is done in parallel parts. With
+        ``only_if_missing`` nothing that is there already is overwritten.
+
+        Raises :class:`ObjectGoneError`, :class:`ObjectArchivedError`, or
+        :class:`ObjectChangedError`: another version is there, or, with ``only_if_missing``, any.
+        """
+        head = known or self.head(key)
+        if head is None:
+            raise ObjectGoneError(key)
+        if etag not in (None, head.etag):
+            raise ObjectChangedError(key)
+        if head.archived:
+            # S3 would refuse as well; servers for tests do not.
+            raise ObjectArchivedError(key)
+        wanted = storage_class or "STANDARD"
+        with translated(key):
+            if head.size <= self.copy_bytes:
+                return copying.copy_whole(
+                    self.client, self.name, key, to, head.etag, wanted, only_if_missing
+                )
+            return copying.copy_in_parts(
+                self.client, self.name, key, to, head, wanted, self.part_bytes, only_if_missing
+            )
+
+    def delete(
+        self, keys: Sequence[str], *, etags: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """Delete objects, 1,000 with a request; returns the errors of those that remain, by key.
+
+        Keys that are not there count as deleted. With ``etags`` only those versions are: an
+        object that has become another stays, and its error begins with ``PreconditionFailed``.
+        On a versioned bucket a delete adds a marker, and what was there can be had back.
+        Raises :class:`StoreError` where a whole request fails; some may then be deleted.
+        """
+        return deleting.delete(self.client, self.name, keys, etags or {})
+
+    def restore(self, key: str, days: int, tier: str) -> bool:
+        """Ask for an archived object to be readable for ``days``; False if that is under way.
+
+        ``tier`` is ``Expedited``, ``Standard`` or ``Bulk``. Raises :class:`ObjectGoneError`.
+        """
+        request: Any = {"Days": days, "GlacierJobParameters": {"Tier": tier}}
+        with translated(key), unless("RestoreAlreadyInProgress"):
+            self.client.restore_object(Bucket=self.name, Key=key, RestoreRequest=request)
+            return True
+        return False
+
+    @property
+    def versioned(self) -> bool:
+        """Whether the bucket keeps old versions, or did: then a delete does not end them."""
+        return configuration.is_versioned(self.client, self.name)
+
+    def versions(self, prefix: str) -> Iterator[Version]:
+        """Every version of the objects under ``prefix``, and the marks of their deletions."""
+        return deleting.versions(self.client, self.name, prefix)
+
+    def erase(self, key: str) -> int:
+        """Delete every version of an object for good; returns how many there were.
+
+        Needs the right ``s3:DeleteObjectVersion``, which nothing else in the pipeline uses.
+        """
+        return deleting.erase(self.client, self.name, key)
+
+    def lifecycle(self) -> builtins.list[dict[str, Any]]:
+        """The rules of the bucket's lifecycle configuration; none where there is none."""
+        return configuration.lifecycle(self.client, self.name)
+
+    def put_lifecycle(self, rules: Sequence[dict[str, Any]]) -> None:
+        """Replace the whole lifecycle configuration: rules that are left out are gone."""
+        configuration.put_lifecycle(self.client, self.name, rules)
+
+    def presigned_url(self, key: str, seconds: int) -> str:
+        """A URL by which anybody may read the object for so many seconds (at most 604,800)."""
+        with translated(key):
+            return self.client.generate_presigned_url(
+                "get_object", Params={"Bucket": self.name, "Key": key}, ExpiresIn=seconds
+            )
+
     def _read(self, key: str) -> bytes:
-        with _translated(key):
+        with translated(key):
             body = self.client.get_object(Bucket=self.name, Key=key)["Body"]
-        with _translated(key, _BrokenBodyError):
+        with translated(key, _BrokenBodyError):
             return body.read()
 
     def _stream(self, key: str, path: Path, etag: str) -> str:
         digest = hashlib.sha256()
         part = path.with_name(f"{path.name}.part")
-        with _translated(key):
+        with translated(key):
             body = self.client.get_object(Bucket=self.name, Key=key, IfMatch=f'"{etag}"')["Body"]
-        with _translated(key, _BrokenBodyError), part.open("wb") as file:
+        with translated(key, _BrokenBodyError), part.open("wb") as file:
             for chunk in body.iter_chunks(_CHUNK):
                 digest.update(chunk)
                 file.write(chunk)
@@ -250,36 +338,3 @@ def _again(read: Callable[[], T], attempts: int = 4) -> T:
                 raise
             time.sleep(0.2 * 2**attempt)
     raise AssertionError
-
-
-def _parse_timestamp(value: Any) -> datetime:
-    """Read the form that S3 lists times in: most of the cost of a listing is this, done slowly."""
-    from botocore.utils import parse_timestamp
-
-    try:
-        return datetime.fromisoformat(str(value))
-    except ValueError:
-        parsed: datetime = parse_timestamp(value)
-        return parsed
-
-
-@contextmanager
-def _translated(what: str, kind: type[StoreError] = StoreError) -> Iterator[None]:
-    """Boto3's, botocore's and urllib3's exceptions as ours."""
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-    from urllib3.exceptions import HTTPError
-
-    try:
-        yield
-    except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "")
-        if code in ("NoSuchKey", "404", "NotFound"):
-            raise ObjectGoneError(what) from None
-        if code in ("PreconditionFailed", "412"):
-            raise ObjectChangedError(what) from None
-        if code == "BucketAlreadyOwnedByYou":
-            return
-        raise kind(f"{what}: {error}") from error
-    except (Boto3Error, BotoCoreError, HTTPError, ConnectionError, TimeoutError) as error:
-        raise kind(f"{what}: {error}") from error

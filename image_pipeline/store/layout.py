@@ -9,10 +9,23 @@ from __future__ import annotations
 IMMUTABLE = "public, max-age=31536000, immutable"
 SHORT_LIVED = "public, max-age=60"
 
+BATCHES = "batches/"
+LEDGER = "ledger/"
+
 
 def batch_key(batch: str) -> str:
     """The list of a batch's uploads, written once before the batch first runs."""
-    return f"batches/{batch}.json"
+    return f"{BATCHES}{batch}.json"
+
+
+def ledger_key(batch: str) -> str:
+    """The rows of the catalog that a batch brought or changed: what it is rebuilt from."""
+    return f"{LEDGER}{batch}.json.gz"
+
+
+def separations_key(source: str) -> str:
+    """What people said of duplicates of a source, for the same purpose."""
+    return f"{LEDGER}separations/{source}.json.gz"
 
 
 def variant_key(

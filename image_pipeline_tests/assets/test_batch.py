@@ -369,7 +369,8 @@ def test_the_ledger_counts_what_became_of_everything(result):
 def test_only_the_pipelines_own_prefixes_are_written(result):
     keys = [one.key for one in result.project.bucket.list("")]
     assert {key.split("/")[0] for key in keys} == {
-        "batches", "galleries", "manifests", "tables", "uploads", "variants",
+        "batches", "galleries", "indexes", "ledger", "manifests", "tables", "uploads",
+        "variants",
     }  # fmt: skip
     assert result.project.objects("uploads/") == {
         f"uploads/photos/{name}": data for name, data in result.files.items()

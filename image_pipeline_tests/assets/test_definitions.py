@@ -33,22 +33,34 @@ def test_names_do_not_change_by_accident(definitions):
     repository = definitions.get_repository_def()
     graph = definitions.resolve_asset_graph()
     assert sorted(key.to_user_string() for key in graph.get_all_asset_keys()) == [
-        "cache_warm_manifests", "cache_warmth", "deduped_images", "raw_uploads",
-        "responsive_variants", "thumbnails", "upload_ledger",
+        "cache_warm_manifests", "cache_warmth", "cleanup_report", "deduped_images",
+        "history_prune", "lifecycle_rules", "orphaned_objects", "raw_uploads",
+        "renditions_refresh", "responsive_variants", "storage_class_moves", "storage_class_plan",
+        "storage_inventory", "thumbnails", "upload_ledger",
     ]  # fmt: skip
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
-    assert jobs == {"process_batch", "look_at_ledger", "warm_edges"}
+    assert jobs == {
+        "process_batch", "look_at_ledger", "warm_edges", "clean_up", "move_classes",
+        "check_lifecycle", "refresh_renditions", "prune_history",
+    }  # fmt: skip
     assert sorted(sensor.name for sensor in repository.sensor_defs) == [
         "photos_uploads", "products_uploads",
     ]  # fmt: skip
     assert {one.name: one.cron_schedule for one in repository.schedule_defs} == {
         "hourly_ledger": "7 * * * *",
         "hourly_warming": "22 * * * *",
+        "clean_up": "0 3 * * 0",
+        "move_classes": "0 5 * * 0",
+        "check_lifecycle": "0 6 * * 0",
+        "refresh_renditions": "0 4 1 * *",
+        "prune_history": "0 4 2 * *",
     }
     checks = sorted((key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys)
     assert checks == [
         ("cache_warm_manifests", "duplicates_are_served"),
+        ("cleanup_report", "plan_did_not_err"),
         ("deduped_images", "canonicals_stand"),
+        ("orphaned_objects", "needs_no_confirmation"),
         ("raw_uploads", "no_failed_uploads"),
         ("raw_uploads", "no_rejected_uploads"),
         ("responsive_variants", "bytes_saved"),
@@ -72,6 +84,10 @@ def test_the_graph_goes_from_uploads_to_manifests(definitions):
     assert parents("deduped_images") == {"raw_uploads"}
     assert parents("responsive_variants") == parents("thumbnails") == {"deduped_images"}
     assert parents("cache_warm_manifests") == {"responsive_variants", "thumbnails"}
+    assert parents("orphaned_objects") == {"storage_inventory"}
+    assert parents("cleanup_report") == {"orphaned_objects"}
+    assert parents("storage_class_plan") == {"storage_inventory"}
+    assert parents("storage_class_moves") == {"storage_class_plan"}
 
 
 def test_every_asset_says_what_it_is_and_whose(definitions):
@@ -79,10 +95,12 @@ def test_every_asset_says_what_it_is_and_whose(definitions):
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
         assert (node.description or "").strip().endswith("."), key
-        assert node.group_name in ("ingest", "renditions", "delivery"), key
+        assert node.group_name in ("ingest", "renditions", "delivery", "housekeeping"), key
         assert node.kinds, key
         assert node.owners == ["team:images"], key
-        whole = key.to_user_string() in ("upload_ledger", "cache_warmth")
+        whole = node.group_name == "housekeeping" or key.to_user_string() in (
+            "upload_ledger", "cache_warmth",
+        )  # fmt: skip
         assert node.is_partitioned != whole, key
     for check in graph.asset_check_keys:
         assert graph.get_check_spec(check).description, check
@@ -90,10 +108,27 @@ def test_every_asset_says_what_it_is_and_whose(definitions):
 
 def test_jobs_sensors_and_schedules_say_what_they_do(definitions):
     repository = definitions.get_repository_def()
-    names = ("process_batch", "look_at_ledger", "warm_edges")
-    jobs = [definitions.resolve_job_def(name) for name in names]
+    jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
     for one in [*jobs, *repository.sensor_defs, *repository.schedule_defs]:
         assert one.description, one.name
+
+
+def test_times_of_housekeeping_are_settings(monkeypatch, tmp_path):
+    changed = load(monkeypatch, tmp_path, maintenance={"crons": {"cleanup": "30 1 * * 6"}})
+    schedules = {one.name: one.cron_schedule for one in changed.get_repository_def().schedule_defs}
+    assert schedules["clean_up"] == "30 1 * * 6"
+
+
+def test_sensors_for_events_and_alerts_are_there_where_they_have_something_to_do(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setenv("IMAGE_PIPELINE_ALERTS__SLACK", "https://hooks.example.com/x")
+    queue = {"queue_url": "https://sqs.us-east-1.amazonaws.com/1/uploads"}
+    names = {
+        sensor.name
+        for sensor in load(monkeypatch, tmp_path, discovery=queue).get_repository_def().sensor_defs
+    }
+    assert names == {"photos_uploads", "products_uploads", "upload_events", "failed_runs"}
 
 
 def test_one_sensor_per_source_each_with_a_switch_of_its_own(definitions):

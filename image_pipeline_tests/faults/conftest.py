@@ -37,11 +37,21 @@ def empty_folder(driver: Driver, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture
+def catalog_url() -> str:
+    """Where the catalog of a project is, as its settings say. Tests may have another one."""
+    return "sqlite:///catalog.db"
+
+
+@pytest.fixture
 def project(
-    s3: EmbeddedS3, empty_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: EmbeddedS3,
+    catalog_url: str,
+    empty_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Project]:
     """A project with an empty bucket."""
-    yield from _project(s3, s3.endpoint_url, empty_folder, tmp_path, monkeypatch)
+    yield from _project(s3, s3.endpoint_url, catalog_url, empty_folder, tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -55,17 +65,20 @@ def proxy(s3: EmbeddedS3) -> Iterator[FaultProxy]:
 def proxied(
     s3: EmbeddedS3,
     proxy: FaultProxy,
+    catalog_url: str,
     empty_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Project]:
     """A project whose every request goes through the proxy."""
-    yield from _project(s3, proxy.endpoint_url, empty_folder, tmp_path, monkeypatch)
+    url = proxy.endpoint_url
+    yield from _project(s3, url, catalog_url, empty_folder, tmp_path, monkeypatch)
 
 
 def _project(
     s3: EmbeddedS3,
     endpoint_url: str,
+    catalog_url: str,
     empty_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -74,7 +87,7 @@ def _project(
         monkeypatch.setenv(name, value)
     folder = tmp_path / "project"
     shutil.copytree(empty_folder, folder)
-    settings = plain_settings(f"faults-{secrets.token_hex(6)}", endpoint_url)
+    settings = plain_settings(f"faults-{secrets.token_hex(6)}", endpoint_url, catalog_url)
     made = Project(folder, settings, s3.environment, HOME, s3.endpoint_url)
     made.bucket.create_if_missing()
     yield made

@@ -35,8 +35,10 @@ IMPORTED = (
     "alembic.command",
     "boto3",
     "dagster._core.storage.sqlite_storage",
+    "psycopg2",
     "pyarrow.parquet",
     "s3transfer.manager",
+    "sqlalchemy.dialects.postgresql.psycopg2",
 )
 
 #: Transactions of one child that does nothing but write.
@@ -54,10 +56,8 @@ COMMITS = {
 class Fault:
     """What happens at the ``nth`` call of ``target`` (``module:name.name``).
 
-    Only calls with a text argument that contains ``match`` are counted. ``act`` is ``kill``
-    (this process), ``kill_group`` (its workers too), ``pause`` (until the test lets it go on)
-    or ``lock`` (the call fails as SQLite does when its database is locked).
-    """
+        Only calls with a text argument that contains ``match`` are counted. ``act`` is ``kill``
+    XX"""
 
     target: str
     when: str = "before"
@@ -182,10 +182,12 @@ def _write(catalog: Any) -> int:
     from datetime import UTC, datetime
 
     from image_pipeline.catalog import uploads
+    from image_pipeline.catalog.engine import lock
 
     now = datetime.now(UTC)
     for number in range(WRITES):
         with catalog.write() as connection:
+            lock(connection, "writers")
             seen = sum(row["uploads"] for row in uploads.counts(connection))
             row = {
                 "source": "photos", "key": f"{os.getpid()}/{number}", "etag": f"{seen}", "size": 1,
@@ -222,18 +224,19 @@ def _build_in(fault: Fault, folder: Path) -> None:
             with lock:
                 number = next(numbers)
         if fault.when == "before":
-            _strike(fault, number, folder)
+            _strike(fault, number, folder, args)
         answer = real(*args, **kwargs)
         if fault.when == "after":
-            _strike(fault, number, folder)
+            _strike(fault, number, folder, args)
         return answer
 
     setattr(owner, name, wrapped)
 
 
-def _strike(fault: Fault, number: int, folder: Path) -> None:
+def _strike(fault: Fault, number: int, folder: Path, args: tuple[Any, ...]) -> None:
     if number != fault.nth:
         return
+    (folder / "struck").touch()
     if fault.act == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif fault.act == "kill_group":
@@ -242,6 +245,8 @@ def _strike(fault: Fault, number: int, folder: Path) -> None:
         from sqlalchemy.exc import OperationalError
 
         raise OperationalError("BEGIN IMMEDIATE", None, Exception("database is locked"))
+    elif fault.act == "cut":
+        args[0].exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
     elif fault.act == "pause":
         (folder / "paused").touch()
         while not (folder / "resume").exists():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg2
 import yaml
 
 from image_pipeline.samples import photograph
@@ -117,18 +118,28 @@ class Project:
             self.bucket.put(PREFIX + file.name, file.data, "image/jpeg")
         return {PREFIX + file.name: file.verdicts for file in files}
 
-    def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
-        """Rows of the catalog, by sqlite3 alone."""
-        path = self.settings.catalog.url.removeprefix("sqlite:///")
-        with closing(sqlite3.connect(path, timeout=30)) as connection:
-            connection.row_factory = sqlite3.Row
-            return [dict(row) for row in connection.execute(query, values)]
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        """Rows of the catalog, by sqlite3 or psycopg2 alone."""
+        with closing(self._connect()) as connection:
+            cursor = connection.cursor()
+            cursor.execute(query)
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def let_time_pass(self) -> None:
         """Make every lease and backoff run out now, so that no test has to wait for it."""
-        path = self.settings.catalog.url.removeprefix("sqlite:///")
-        with closing(sqlite3.connect(path, timeout=30)) as connection, connection:
-            connection.execute("UPDATE batches SET due_at = '2000-01-01' WHERE due_at IS NOT NULL")
+        self.change("UPDATE batches SET due_at = '2000-01-01' WHERE due_at IS NOT NULL")
+
+    def change(self, statement: str) -> None:
+        """Run a statement on the catalog, past the product."""
+        with closing(self._connect()) as connection, connection:
+            connection.cursor().execute(statement)
+
+    def _connect(self) -> Any:
+        url = self.settings.catalog.url
+        if url.startswith("sqlite:///"):
+            return sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30)
+        return psycopg2.connect(url.replace("postgresql+psycopg2:", "postgresql:"))
 
     def processes(self) -> list[psutil.Process]:
         """What was started for this project and is alive."""
@@ -145,11 +156,13 @@ def marked(folder: str) -> Iterator[psutil.Process]:
             continue
 
 
-def plain_settings(bucket: str, endpoint_url: str) -> dict[str, Any]:
+def plain_settings(
+    bucket: str, endpoint_url: str, catalog_url: str = "sqlite:///catalog.db"
+) -> dict[str, Any]:
     """Settings by which a batch closes at once and may be tried as often as a test kills."""
     return {
         "bucket": {"name": bucket, "endpoint_url": endpoint_url, "addressing": "path"},
-        "catalog": {"url": "sqlite:///catalog.db"},
+        "catalog": {"url": catalog_url},
         "sources": {"photos": {"prefix": PREFIX, "recipe": "tiny"}},
         "recipes": {"tiny": RECIPE},
         "batches": {

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import random
 import socket
 import struct
 import threading
+import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -17,12 +20,17 @@ from urllib.parse import unquote, urlsplit
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "expect", "content-length"}
 
 
+#: How long a ``stall`` lasts.
+STALL_SECONDS = 5.0
+
+
 @dataclass(slots=True)
 class Trouble:
     """The next ``times`` requests of ``method`` for keys that contain ``key`` fail.
 
-    ``how`` is an HTTP status, ``cut`` (the answer breaks off in the middle of its body) or
-    ``reset`` (the connection is reset before any answer).
+    ``how`` is an HTTP status, ``cut`` (the answer breaks off in the middle of its body),
+    ``reset`` (the connection is reset before any answer) or ``stall`` (it takes
+    :data:`STALL_SECONDS`, and then succeeds).
     """
 
     method: str
@@ -45,6 +53,10 @@ class FaultProxy:
         self.troubles: list[Trouble] = []
         self.served: Counter[tuple[str, str]] = Counter()
         self.failed: Counter[tuple[str, str]] = Counter()
+        self.hows: Counter[int | str] = Counter()
+        self._shares: Mapping[int | str, float] = {}
+        self._seed = 0
+        self._asked: Counter[tuple[str, str]] = Counter()
         self.lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -72,10 +84,21 @@ class FaultProxy:
         with self.lock:
             self.troubles.append(Trouble(method, key, how, times))
 
+    def storm(self, seed: int, shares: Mapping[int | str, float]) -> None:
+        """Every request may fail: ``shares`` are the probabilities of each way to.
+
+        Decided by the seed and by how often this was asked for, not by the order of threads.
+        """
+        with self.lock:
+            self._seed, self._shares = seed, shares
+
     def calm(self) -> None:
         """No more trouble; counting starts anew."""
         with self.lock:
             self.troubles.clear()
+            self._shares = {}
+            self._asked.clear()
+            self.hows.clear()
             self.served.clear()
             self.failed.clear()
 
@@ -96,6 +119,19 @@ class FaultProxy:
                 if trouble.strikes(method, key):
                     self.failed[method, key] += 1
                     return trouble.how
+            how = self._drawn(method, key)
+            if how is not None:
+                self.failed[method, key] += 1
+                self.hows[how] += 1
+            return how
+
+    def _drawn(self, method: str, key: str) -> int | str | None:
+        self._asked[method, key] += 1
+        draw = random.Random(f"{self._seed} {method} {key} {self._asked[method, key]}").random()
+        for how, share in self._shares.items():
+            draw -= share
+            if draw < 0:
+                return how
         return None
 
     def count(self, method: str, key: str, status: int) -> None:
@@ -134,6 +170,8 @@ def _forward(proxy: FaultProxy, request: BaseHTTPRequestHandler) -> None:
     if isinstance(how, int):
         _answer(request, how, [("Content-Type", "application/xml")], _error(how))
         return
+    if how == "stall":
+        time.sleep(STALL_SECONDS)
     headers = {k: v for k, v in request.headers.items() if k.lower() not in HOP_BY_HOP}
     connection = http.client.HTTPConnection(proxy.target, timeout=30)
     try:

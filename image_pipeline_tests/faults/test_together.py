@@ -15,6 +15,14 @@ from .proxy import FaultProxy
 from .test_kills import DESK, GET, PUT
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def catalog_url(request: pytest.FixtureRequest, catalog_url: str) -> str:
+    """Everything here, on both kinds of catalog."""
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
+    return catalog_url
+
+
 def test_two_runs_of_a_batch_at_once_do_no_harm(driver: Driver, project: Project) -> None:
     expected = project.send(*uploads())
     driver.run(project, "look")

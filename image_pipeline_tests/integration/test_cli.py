@@ -240,14 +240,14 @@ def test_a_bad_config_exits_with_2_and_names_the_field(tmp_path, text, message):
         assert message in result.stderr
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        [], ["process"], ["dedupe"], ["upload"], ["status"], ["demo"], ["dev"], ["duplicates"],
-        ["duplicates", "list"], ["duplicates", "split"], ["duplicates", "rejoin"], ["cache"],
-        ["cache", "warm"], ["cache", "stats"],
-    ],
-)  # fmt: skip
+def commands_below(group, path=()):
+    """The path of every command, groups included."""
+    yield path
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands_below(command, (*path, name))
+
+
+@pytest.mark.parametrize("command", list(commands_below(cli)), ids=" ".join)
 def test_help_of_every_command(command):
     result = invoke(*command, "--help")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -255,12 +255,17 @@ def test_help_of_every_command(command):
     assert invoke(*command, "-h").stdout == result.stdout
 
 
-def test_every_command_is_covered_above():
+def test_names_of_commands_do_not_change_by_accident():
     assert set(cli.commands) == {
-        "process", "dedupe", "upload", "status", "demo", "dev", "duplicates", "cache",
+        "process", "dedupe", "upload", "presign", "status", "duplicates", "sign", "cookies",
+        "cache", "maintenance", "forget", "demo", "dev", "init", "catalog",
+    }  # fmt: skip
+    assert set(cli.commands["cache"].commands) == {"warm", "stats", "invalidate"}
+    assert set(cli.commands["maintenance"].commands) == {
+        "inventory", "plan", "apply", "restore", "purge", "list", "show", "classes", "lifecycle",
+        "refresh", "history",
     }  # fmt: skip
     assert set(cli.commands["duplicates"].commands) == {"list", "split", "rejoin"}
-    assert set(cli.commands["cache"].commands) == {"warm", "stats"}
 
 
 # ------------------------------------------------------------------------------------- upload

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 
+from image_pipeline.catalog import removals
 from image_pipeline.catalog.schema import uploads
 from image_pipeline.embedded import EmbeddedS3
 from image_pipeline.ingest.discovery import sweep
@@ -213,6 +214,17 @@ def test_what_is_no_event_goes_to_the_dead_letters_and_holds_up_nobody(
     assert len(rows(catalog)) == 1
     assert bad == 2
     assert [message.body for message in dead_letters.receive(2)] == ["hello"]
+
+
+def test_what_housekeeping_is_at_is_left_to_the_sweep(bucket, queue, catalog, settings):
+    with catalog.write() as connection:
+        removals.begin(connection, "orphans-1", [KEYS[0]], now())
+    for key in KEYS[:2]:
+        bucket.put(key, b"x", "image/jpeg")
+    assert look_until_empty(queue, bucket, catalog, settings) == 1
+    with catalog.write() as connection:
+        removals.end(connection, "orphans-1", [KEYS[0]])
+    assert swept(bucket, catalog).found == 1
 
 
 def test_what_no_event_told_is_found_by_the_sweep(bucket, queue, catalog, settings):

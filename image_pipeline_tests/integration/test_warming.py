@@ -3,20 +3,29 @@
 import secrets
 import socket
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from pydantic import SecretStr
 
+from image_pipeline.catalog import images as catalog_images
 from image_pipeline.catalog import warmth as catalog_warmth
+from image_pipeline.catalog.images import Member
+from image_pipeline.catalog.schema import warmth
 from image_pipeline.catalog.warmth import Wanted
 from image_pipeline.delivery.warmer import Warmer
 from image_pipeline.embedded import EmbeddedS3
-from image_pipeline.settings import BucketSettings, Delivery, Settings, Source, Warming
+from image_pipeline.settings import BucketSettings, Delivery, Settings, Signing, Source, Warming
 from image_pipeline.stages.tools import Spool, Tools
-from image_pipeline.stages.warming import warm_sources
+from image_pipeline.stages.warming import COMMIT_EVERY, warm_sources
 from image_pipeline.store.bucket import Bucket
 from image_pipeline.store.layout import IMMUTABLE
 from image_pipeline_tests.edge import NGINX, Edge
+from image_pipeline_tests.unit.catalog.helpers import image_row
 
 pytestmark = pytest.mark.skipif(
     NGINX is None, reason="nginx is not installed: apt-get install nginx-light"
@@ -39,13 +48,14 @@ def put(bucket, count=FILES):
     return keys
 
 
-def warm(rules, base, targets):
-    with Warmer(rules, [base]) as warmer:
+def warm(rules, base, targets, authorities=None):
+    with Warmer(rules, [base], authorities) as warmer:
         return dict(warmer.warm(targets))
 
 
 def warm_keys(edge, keys, rules=RULES):
-    return warm(rules, edge.url, [(key, f"{edge.url}/{key}") for key in keys])
+    targets = [(key, f"{edge.url}/{key}") for key in keys]
+    return warm(rules, edge.url, targets, edge.authorities)
 
 
 class TestWarmer:
@@ -98,6 +108,11 @@ class TestWarmer:
         assert {answer.attempts for answer in answers.values()} == {0}
         assert not any(answer.warm for answer in answers.values())
 
+    def test_credentials_are_not_sent_even_where_the_edge_is_spelled_with_some(self, edge):
+        base = edge.url.replace("//", "//user:word@")
+        (answer,) = warm(RULES, base, [("a", f"{base}/elsewhere")]).values()
+        assert (answer.attempts, answer.error) == (0, "the URL carries credentials")
+
     def test_a_file_larger_than_allowed_is_given_up(self, bucket, edge):
         bucket.put("variants/large.jpg", bytes(300_000), "image/jpeg", IMMUTABLE)
         rules = RULES.model_copy(update={"max_megabytes": 0.1})
@@ -112,13 +127,53 @@ class TestWarmer:
         assert warm_keys(edge, [key])[key].warm
 
 
-def serve(answer, connections=1):
-    """A server that says ``answer`` to everyone; its URL."""
+class TestHttp2:
+    """HTTP/2, where the edge offers it."""
+
+    @pytest.fixture
+    def edge(self, bucket, tmp_path):
+        with Edge(tmp_path / "tls", bucket.endpoint_url, bucket.name, tls=True) as running:
+            yield running
+
+    def test_it_is_spoken_and_the_cache_works_as_ever(self, bucket, edge):
+        keys = put(bucket)
+        first, second = warm_keys(edge, keys), warm_keys(edge, keys)
+        assert {answer.protocol for answer in (*first.values(), *second.values())} == {"2"}
+        assert {answer.cache for answer in first.values()} == {"miss"}
+        assert sum(answer.cache == "hit" for answer in second.values()) >= 0.99 * FILES
+        assert [second[key].bytes for key in keys] == [200 + n for n in range(FILES)]
+
+    def test_one_connection_carries_everything(self, bucket, edge, monkeypatch):
+        keys, opened = put(bucket, 40), []
+        made = socket.socket
+        monkeypatch.setattr(socket, "socket", lambda *which: opened.append(1) or made(*which))
+        assert all(answer.warm for answer in warm_keys(edge, keys).values())
+        assert len(opened) == 1
+
+    def test_a_certificate_that_is_not_trusted_is_no_edge(self, edge):
+        rules = RULES.model_copy(update={"attempts": 1})
+        (answer,) = warm(rules, edge.url, [("a", f"{edge.url}/broken")]).values()
+        assert (answer.status, answer.protocol) == (0, "")
+        assert "certificate" in answer.error.lower()
+
+    def test_a_private_address_is_not_connected_to(self, edge):
+        rules = RULES.model_copy(update={"allow_private_addresses": False})
+        answers = warm_keys(edge, [f"broken?{number}" for number in range(20)], rules)
+        assert all("is not a public address" in answer.error for answer in answers.values())
+
+    def test_without_tls_it_is_http_1(self, bucket, tmp_path):
+        with Edge(tmp_path / "plain", bucket.endpoint_url, bucket.name) as plain:
+            (answer,) = warm_keys(plain, put(bucket, 1)).values()
+        assert answer.protocol == "1.1"
+
+
+def serve(*answers):
+    """A server that says one answer to each who connects; its URL, and its thread."""
     listening = socket.create_server(("127.0.0.1", 0))
 
     def run():
         with listening:
-            for _ in range(connections):
+            for answer in answers:
                 connection, _ = listening.accept()
                 with connection:
                     connection.recv(4096)
@@ -146,6 +201,36 @@ def test_an_edge_that_is_not_well_warms_nothing(answer):
     thread.join(10)
     assert not found.warm
     assert found.error
+
+
+@pytest.mark.parametrize(
+    ("lines", "state"),
+    [
+        ("x-cAcHe:Hit from cloudfront", "hit"),
+        ("X-Cache: Miss from cloudfront", "miss"),
+        ("X-Cache: MISS\r\nX-Cache:  HIT ", "hit"),
+        ("CF-Cache-Status: MISS\r\nAge: 7", "miss"),
+        ("Age: 7", "hit"),
+        ("Page: 7\r\nX-Cache-Control: hit\r\nMy-X-Cache: hit", "unknown"),
+        ("Via: a: X-Cache: hit", "unknown"),
+    ],
+)
+def test_headers_are_read_as_they_are_spelled(lines, state):
+    url, thread = serve(f"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{lines}\r\n\r\nok".encode())
+    (found,) = warm(RULES, url, [("a", f"{url}/a")]).values()
+    thread.join(10)
+    assert (found.warm, found.cache, found.bytes) == (True, state, 2)
+
+
+def test_an_answer_has_no_headers_of_the_one_before():
+    url, thread = serve(
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nX-Cache: HIT\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+    )
+    rules = RULES.model_copy(update={"concurrency": 1})
+    found = warm(rules, url, [("a", f"{url}/a"), ("b", f"{url}/b")])
+    thread.join(10)
+    assert [found[key].cache for key in "ab"] == ["hit", "unknown"]
 
 
 def test_a_target_is_taken_only_when_it_can_be_asked_for(bucket, edge):
@@ -183,10 +268,15 @@ class TestStage:
     def _begin(self):
         self.now = self.NOW
 
-    def want(self, catalog, keys, images=("i",)):
-        wanted = [Wanted(key, images[0], number) for number, key in enumerate(keys)]
+    def want(self, catalog, keys, image="i", number=1, first=0):
+        """These are the files of an image now; its rank counts from ``first``."""
+        wanted = [Wanted(key, image, rank) for rank, key in enumerate(keys, first)]
         with catalog.write() as connection:
-            catalog_warmth.replace(connection, "photos", images, wanted, self.now)
+            catalog_images.add_images(connection, [image_row(image)])
+            member = Member("photos", image, image, None, 0, number)
+            if not catalog_images.members_of(connection, "photos", [image]):
+                catalog_images.add_members(connection, [member])
+            catalog_warmth.replace(connection, "photos", [image], wanted, self.now)
 
     def test_asks_once_and_again_when_no_longer_fresh(self, bucket, catalog, tools):
         keys = put(bucket, 30)
@@ -218,9 +308,8 @@ class TestStage:
         self.want(catalog, old)
         warm_sources(tools, ["photos"])
         self.now += timedelta(days=2)
-        with catalog.write() as connection:
-            wanted = [Wanted(new, "other", 99)]
-            catalog_warmth.replace(connection, "photos", ["other"], wanted, self.now)
+        self.want(catalog, [new], "other", 2, first=99)
+        with catalog.read() as connection:
             due = catalog_warmth.Due(tools.settings.base_url_of("photos"), self.now, self.now)
             order = catalog_warmth.next_due(connection, "photos", due, 100)
         assert order == [new, *old]
@@ -230,6 +319,50 @@ class TestStage:
         self.want(catalog, keys)
         self.want(catalog, keys[2:])
         assert warm_sources(tools, ["photos"]).asked == 2
+
+    def private(self, tools, edge, **signing):
+        """The same tools for a private source at an edge that asks for signatures."""
+        source = Source(prefix="uploads/photos/", base_url=f"{edge.url}/private", access="private")
+        delivery = Delivery(warming=RULES, signing=Signing(**signing))
+        update = {"sources": {"photos": source}, "delivery": delivery}
+        return replace(tools, settings=tools.settings.model_copy(update=update))
+
+    def test_urls_of_a_private_source_are_signed(self, bucket, catalog, tools, edge, caplog):
+        caplog.set_level("DEBUG")
+        keys = put(bucket, 10)
+        self.want(catalog, [*keys, "variants/missing.jpg"])
+        (answer,) = warm_keys(edge, [f"private/{keys[0]}"]).values()
+        assert answer.status == 403
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+        private = self.private(tools, edge, key_pair_id="K1", private_key=SecretStr(pem))
+        found = warm_sources(private, ["photos"])
+        assert (found.asked, found.misses, found.failures) == (11, 10, 1)
+        assert found.shown_failures[0]["status"] == 404
+        # The signature is no part of the cache key, so another one finds the same file.
+        self.now += timedelta(hours=1)
+        again = warm_sources(private, ["photos"], force=True)
+        assert (again.hits, again.misses) == (10, 0)
+        # And it is written down nowhere.
+        with catalog.read() as connection:
+            rows = connection.execute(sa.select(warmth)).all()
+        kept = f"{found} {again} {rows} {caplog.text}"
+        assert len(rows) == 11
+        assert "Key-Pair-Id" not in kept
+        assert "Expires=" not in kept
+
+    def test_a_private_source_without_a_key_is_named(self, bucket, catalog, tools, edge):
+        self.want(catalog, put(bucket, 1))
+        found = warm_sources(self.private(tools, edge), ["photos"])
+        assert found.asked == 0
+        assert "key_pair_id" in found.unsigned["photos"]
+
+    def test_progress_knows_how_much_there_is(self, bucket, catalog, tools):
+        self.want(catalog, put(bucket, COMMIT_EVERY + 50))
+        seen = []
+        shown = replace(tools, progress=lambda *step: seen.append(step))
+        warm_sources(shown, ["photos"])
+        assert seen == [("warmed", COMMIT_EVERY, 250), ("warmed", 250, 250)]
 
     def test_another_edge_is_warmed_anew(self, bucket, catalog, tools, tmp_path):
         keys = put(bucket, 3)

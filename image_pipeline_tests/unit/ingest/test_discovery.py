@@ -1,7 +1,7 @@
 """The listing sweep against a bucket that can be changed between and within sweeps."""
 
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import repeat
 
 import pytest
@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from image_pipeline.catalog.engine import Catalog
 from image_pipeline.catalog.schema import uploads
-from image_pipeline.ingest.discovery import decode_cursor, encode_cursor, is_upload, sweep
+from image_pipeline.ingest.discovery import (
+    decode_cursor,
+    encode_cursor,
+    is_upload,
+    sweep,
+    sweep_is_due,
+)
+from image_pipeline.settings import Discovery
 from image_pipeline.store.bucket import Object, Page
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -156,3 +163,26 @@ def test_after_a_quiet_sweep_everything_in_the_bucket_is_known_once(some):
         assert set(rows) >= {(one.key, one.etag) for one in shelf.objects.values()}
     finally:
         catalog.close()
+
+
+QUEUE = Discovery(queue_url="https://sqs.example.com/1/q", reconcile_minutes=60)
+
+
+@pytest.mark.parametrize(
+    ("cursor", "due"),
+    [
+        (None, True),
+        (encode_cursor(""), True),
+        (encode_cursor("", NOW - timedelta(minutes=59)), False),
+        (encode_cursor("", NOW - timedelta(minutes=60)), True),
+        # Unfinished ones go on at once.
+        (encode_cursor("uploads/a", NOW), True),
+        # Written by a clock that was ahead.
+        (encode_cursor("", NOW + timedelta(days=1)), True),
+        ('{"v": 1, "after": "", "swept_at": "yesterday"}', True),
+        ('{"v": 1, "after": "", "swept_at": "2026-03-01T12:00:00"}', True),
+    ],
+)
+def test_with_events_a_prefix_is_swept_now_and_then(cursor, due):
+    assert sweep_is_due(cursor, QUEUE, NOW) == due
+    assert sweep_is_due(cursor, Discovery(), NOW)

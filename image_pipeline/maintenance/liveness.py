@@ -1,0 +1,333 @@
+"""Who refers to an object of the bucket now.
+
+Whatever is not surely ours and surely unneeded is referred to, or foreign: nothing here ever
+guesses in favour of removing. The same answer is given when a plan is made and again, under
+:func:`image_pipeline.catalog.removals.hold`, when it is applied.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal, Protocol
+
+import sqlalchemy as sa
+
+from image_pipeline.catalog import housekeeping, uploads
+from image_pipeline.catalog.housekeeping import VariantRow
+from image_pipeline.settings import OWN_PREFIXES, Settings
+from image_pipeline.store.bucket import Bucket, ObjectGoneError
+from image_pipeline.store.layout import index_key
+
+Kind = Literal[
+    "upload", "variant", "manifest", "batch", "ledger", "index", "gallery", "table", "plan",
+    "inventory", "trash", "foreign",
+]  # fmt: skip
+
+#: Why nobody refers to an object. Objects that are not of our layout never have one.
+ORPHAN_REASONS = (
+    "unknown_upload",  # under a source's prefix, but the catalog has no such version
+    "unknown_variant",  # no row: a run was killed between writing and committing
+    "dropped_variant",  # its row says that it was not worth publishing
+    "superseded_variant",  # has a row, but no publication names it
+    "unknown_manifest",  # of an image that its source does not have
+    "unknown_batch",  # a list, manifest or page of a batch that the catalog does not have
+    "superseded_index",  # a page that its source's index does not name any more
+    "unknown_plan",
+    "old_inventory",
+)
+
+#: Reasons that say nothing about the age of the object: it is old, and was needed until lately.
+#: These are dated from their first sighting.
+SUPERSEDED = ("superseded_variant", "superseded_index", "unknown_manifest", "old_inventory")
+
+FOREIGN: Literal["foreign"] = "foreign"
+
+
+class ObjectLike(Protocol):
+    """What has to be known of an object."""
+
+    @property
+    def key(self) -> str:
+        """Its name."""
+
+    @property
+    def etag(self) -> str:
+        """Its version, without quotes."""
+
+    @property
+    def size(self) -> int:
+        """Its size in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Who refers to an object, or why nobody does.
+
+    ``by`` is one of :data:`ORPHAN_REASONS` if ``orphan``; else a word for who refers to it.
+    """
+
+    kind: Kind
+    by: str
+    orphan: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the name of an object says: its kind, its source if it has one, and whose it is.
+
+    ``id`` is that of the image, batch, plan or inventory; of a page of an index its digest.
+    """
+
+    kind: Kind
+    source: str = ""
+    id: str = ""
+
+
+_IMAGE = r"[0-9a-f]{64}"
+#: Also of the name of a size.
+_SOURCE = r"[a-z0-9][a-z0-9_]{0,30}"
+_BATCH = rf"(?P<source>{_SOURCE})-\d{{8}}-\d{{6}}-[0-9a-f]{{6}}"
+
+#: Names as :mod:`image_pipeline.store.layout` makes them, and nothing else: a file that somebody
+#: put into one of our folders is not ours to remove.
+_SHAPES: tuple[tuple[Kind, str], ...] = (
+    ("variant", rf"variants/(?P<id>{_IMAGE})/{_SOURCE}-\d+x\d+\.[0-9a-f]+\.[a-z0-9]+"),
+    ("manifest", rf"manifests/(?P<source>{_SOURCE})/(?P<id>{_IMAGE})\.json"),
+    ("batch", rf"manifests/(?:batches|warm|deltas)/(?P<id>{_BATCH})\.json"),
+    ("batch", rf"batches/(?P<id>{_BATCH})\.json"),
+    ("ledger", rf"ledger/(?P<id>{_BATCH})\.json\.gz"),
+    ("ledger", rf"ledger/separations/(?P<source>{_SOURCE})\.json\.gz"),
+    ("batch", rf"galleries/(?P<id>{_BATCH})\.html"),
+    ("gallery", rf"galleries/sources/(?P<source>{_SOURCE})\.html"),
+    ("index", rf"indexes/(?P<source>{_SOURCE})/index\.json"),
+    ("index", rf"indexes/(?P<source>{_SOURCE})/\d{{6,}}\.(?P<id>[0-9a-f]{{8,64}})\.json"),
+    ("table", r"tables/.+"),
+    ("plan", r"plans/(?P<id>[a-z0-9][a-z0-9-]*)\.parquet"),
+    ("inventory", r"plans/inventories/(?P<id>[a-z0-9][a-z0-9-]*)\.parquet"),
+    ("trash", r"trash/.+"),
+)
+_PATTERNS = tuple((kind, re.compile(shape)) for kind, shape in _SHAPES)
+
+
+def place_of(key: str, prefixes: Sequence[tuple[str, str]]) -> Place:
+    """Read the name of an object. ``prefixes`` are pairs (prefix, source) of the settings."""
+    if not key.startswith(OWN_PREFIXES):
+        for prefix, source in prefixes:
+            if key.startswith(prefix) and not key.endswith("/"):
+                return Place("upload", source)
+        return Place(FOREIGN)
+    for kind, pattern in _PATTERNS:
+        found = pattern.fullmatch(key)
+        if found:
+            named = found.groupdict()
+            return Place(kind, named.get("source") or "", named.get("id") or "")
+    return Place(FOREIGN)
+
+
+class Liveness:
+    """Tells who refers to objects.
+
+    It reads the index of a source once: make a new one for every run, and for every chunk of a
+    plan that is applied. ``clock`` is housekeeping's.
+    """
+
+    def __init__(self, bucket: Bucket, settings: Settings, clock: Callable[[], datetime]) -> None:
+        self.bucket = bucket
+        self.settings = settings
+        self.clock = clock
+        self._prefixes = [(one.prefix, name) for name, one in settings.sources.items()]
+        self._indexes: dict[str, str | None] = {}
+
+    def classify(self, connection: sa.Connection, objects: Sequence[ObjectLike]) -> list[Reference]:
+        """Who refers to each of up to 1,000 objects now, in their order.
+
+        Raises ``StoreError`` if the index of a source cannot be read.
+        """
+        places = [self.place_of(one.key) for one in objects]
+        groups: dict[tuple[Kind, str], list[_Named]] = {}
+        for one, place in zip(objects, places, strict=True):
+            groups.setdefault((place.kind, place.source), []).append(_Named(one, place))
+        found: dict[str, Reference] = {}
+        for (kind, source), named in groups.items():
+            found.update(self._classify_alike(connection, kind, source, named))
+        return [found[one.key] for one in objects]
+
+    def place_of(self, key: str) -> Place:
+        """What the name of an object says, with the sources of the settings."""
+        return place_of(key, self._prefixes)
+
+    def _classify_alike(
+        self, connection: sa.Connection, kind: Kind, source: str, named: Sequence[_Named]
+    ) -> dict[str, Reference]:
+        """Of objects of one kind and source."""
+        match kind:
+            case "upload":
+                return _uploads(connection, source, named)
+            case "variant":
+                return self._variants(connection, named)
+            case "manifest":
+                return _manifests(connection, source, named)
+            case "index":
+                return self._index_pages(source, named)
+            case "batch" | "plan" | "inventory":
+                return _by_id(connection, kind, named)
+            case _:
+                return _all(named, Reference(kind, _KEPT[kind]))
+
+    def _variants(self, connection: sa.Connection, named: Sequence[_Named]) -> dict[str, Reference]:
+        rows = housekeeping.variants_of_keys(connection, (one.key for one in named))
+        published = housekeeping.published_recipes(
+            connection, {row.image_id for row in rows.values() if not row.dropped}
+        )
+        found = {
+            key: Reference("variant", "publication")
+            for key, row in rows.items()
+            if not row.dropped and (row.image_id, row.recipe) in published
+        }
+        rest = [one for one in named if one.key not in found]
+        if rest:
+            surroundings = self._surroundings(connection, {one.place.id for one in rest})
+            for one in rest:
+                found[one.key] = self._unpublished(rows.get(one.key), one.place.id, surroundings)
+        return found
+
+    def _surroundings(self, connection: sa.Connection, images: set[str]) -> _Surroundings:
+        """What else may need files of these images: asked only of the few not published."""
+        names = sorted({*housekeeping.sources(connection), *self.settings.sources})
+        busy = housekeeping.images_in_open_batches(connection, images)
+        unpublished: set[str] = set()
+        for member in housekeeping.neighbours(connection, names, images):
+            both = {member.image_id, member.canonical_id}
+            if member.open:
+                busy |= both
+            if not member.published:
+                unpublished |= both
+        return _Surroundings(
+            busy,
+            unpublished,
+            housekeeping.recipes_being_replaced(connection, images),
+            self.clock() - timedelta(days=self.settings.maintenance.cleanup.grace_days),
+        )
+
+    def _unpublished(self, row: VariantRow | None, image: str, around: _Surroundings) -> Reference:
+        """Of a variant that no publication names."""
+        if image in around.busy:
+            return Reference("variant", "open_batch")
+        if row is None or row.dropped:
+            by = "unknown_variant" if row is None else "dropped_variant"
+            return Reference("variant", by, orphan=True)
+        if row.created_at > around.young_after:
+            return Reference("variant", "young_row")
+        # Published before publications were recorded: any of its files may be in a manifest.
+        if image in around.unpublished:
+            return Reference("variant", "member")
+        if (image, row.recipe) in around.being_replaced:
+            return Reference("variant", "unfinished_change")
+        return Reference("variant", "superseded_variant", orphan=True)
+
+    def _index_pages(self, source: str, named: Sequence[_Named]) -> dict[str, Reference]:
+        found = {}
+        for one in named:
+            index = self._index(source) if one.place.id else None
+            # A page is looked for by its digest, wherever the index has it. Where there is no
+            # index, nobody knows which pages it named.
+            orphan = index is not None and one.place.id not in index
+            by = "superseded_index" if orphan else "index"
+            found[one.key] = Reference("index", by, orphan)
+        return found
+
+    def _index(self, source: str) -> str | None:
+        """The text of a source's index; None if there is none."""
+        if source not in self._indexes:
+            try:
+                text = self.bucket.get(index_key(source)).decode("utf-8", "replace")
+            except ObjectGoneError:
+                self._indexes[source] = None
+            else:
+                self._indexes[source] = text
+        return self._indexes[source]
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """An object and what its name says."""
+
+    object: ObjectLike
+    place: Place
+
+    @property
+    def key(self) -> str:
+        return self.object.key
+
+
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """What may need files that no publication names.
+
+    ``busy`` are images of open batches, ``unpublished`` images around which somebody has no
+    publication; ``being_replaced`` pairs (image, recipe) whose manifests may still be the old ones.
+    """
+
+    busy: set[str]
+    unpublished: set[str]
+    being_replaced: set[tuple[str, str]]
+    young_after: datetime
+
+
+#: What keeps objects that are never orphans. What is in the trash goes by its plan; a lost
+#: catalog is rebuilt from the ledger.
+_KEPT: dict[Kind, str] = {
+    "gallery": "source", "table": "asset", "trash": "plan", "ledger": "catalog",
+    "foreign": "foreign",
+}  # fmt: skip
+
+
+def _all(named: Iterable[_Named], reference: Reference) -> dict[str, Reference]:
+    return {one.key: reference for one in named}
+
+
+def _uploads(
+    connection: sa.Connection, source: str, named: Sequence[_Named]
+) -> dict[str, Reference]:
+    known = uploads.known(connection, source, (one.key for one in named))
+    return {
+        one.key: Reference("upload", "upload")
+        if (one.key, one.object.etag) in known
+        else Reference("upload", "unknown_upload", orphan=True)
+        for one in named
+    }
+
+
+def _manifests(
+    connection: sa.Connection, source: str, named: Sequence[_Named]
+) -> dict[str, Reference]:
+    ids = {one.place.id for one in named}
+    published = housekeeping.published_images(connection, source, ids)
+    known = housekeeping.member_images(connection, source, ids - published)
+    found = {}
+    for one in named:
+        if one.place.id in published:
+            found[one.key] = Reference("manifest", "publication")
+        elif one.place.id in known:
+            found[one.key] = Reference("manifest", "member")
+        else:
+            found[one.key] = Reference("manifest", "unknown_manifest", orphan=True)
+    return found
+
+
+def _by_id(connection: sa.Connection, kind: Kind, named: Sequence[_Named]) -> dict[str, Reference]:
+    known_ids, reason = {
+        "batch": (housekeeping.known_batches, "unknown_batch"),
+        "plan": (housekeeping.known_plans, "unknown_plan"),
+        "inventory": (housekeeping.known_inventories, "old_inventory"),
+    }[kind]
+    known = known_ids(connection, {one.place.id for one in named})
+    return {
+        one.key: Reference(kind, kind)
+        if one.place.id in known
+        else Reference(kind, reason, orphan=True)
+        for one in named
+    }
