@@ -4,11 +4,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 3000
 
-.PHONY: help setup demo dev test lint bench audit clean
+.PHONY: help setup demo dev test test-games test-faults test-production lint bench audit clean
 .DEFAULT_GOAL := help
 
 help: ## Show what there is
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 27
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
@@ -27,7 +27,17 @@ dev: $(READY) ## Run bucket, Dagster UI, sensors and schedules until Ctrl-C
 	@$(BIN)/image-pipeline dev --port $(PORT)
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+test-games: $(READY) ## Play 1,000 games of uploads, crashes and cleanups against each other
+	IMAGE_PIPELINE_SEQUENCES=1000 $(BIN)/python -m pytest --timeout 3000 \
+		image_pipeline_tests/faults/test_housekeeping_machine.py
+
+test-faults: $(READY) ## Kill everything many times
+	$(BIN)/python -m pytest -m slow image_pipeline_tests/faults
+
+test-production: $(READY) ## Start what docker-compose.yml starts, as plain processes, and break it
+	$(BIN)/python -m pytest -m slow image_pipeline_tests/production
 
 lint: $(READY) ## Check style, types and the rules between rooms
 	$(BIN)/ruff check .

@@ -83,7 +83,7 @@ check_lifecycle = _housekeeping(
 )  # fmt: skip
 refresh_renditions = _housekeeping(
     "refresh_renditions", "Has files rendered again that are missing or of an older recipe.",
-    renditions_refresh,
+    storage_inventory, renditions_refresh,
 )  # fmt: skip
 prune_history = _housekeeping(
     "prune_history", "Removes old runs, events, ticks and finished partitions from Dagster.",

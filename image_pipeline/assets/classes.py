@@ -92,8 +92,8 @@ def storage_class_moves(
 ) -> Iterator[dg.MaterializeResult[pd.DataFrame]]:
     """What of the newest plan was moved, each object only if it still is as planned."""
     tools = pipeline.light_tools(context)
-    dry_run = tools.settings.maintenance.dry_run if config.dry_run is None else config.dry_run
-    plan = newest_plan(tools.catalog, "classes")
+    dry_run = config.is_dry(tools.settings)
+    plan = newest_plan(tools.catalog, "classes", tools.settings.now())
     if plan is None:
         raise dg.Failure("there is no plan: materialize storage_class_plan", allow_retries=False)
     applied = Applied(plan.id)
@@ -139,7 +139,7 @@ def lifecycle_rules(
 ) -> Iterator[dg.MaterializeResult[pd.DataFrame]]:
     """What the bucket's lifecycle configuration should say, beside rules of others."""
     tools = pipeline.light_tools(context)
-    dry_run = tools.settings.maintenance.dry_run if config.dry_run is None else config.dry_run
+    dry_run = config.is_dry(tools.settings)
     try:
         found = bring_in_line(tools.bucket, tools.settings, dry_run=dry_run)
     except LifecycleError as refused:

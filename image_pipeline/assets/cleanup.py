@@ -3,11 +3,12 @@
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
 
-from image_pipeline.assets.common import OWNERS, TABLES, shown_table
+from image_pipeline.assets.common import OWNERS, TABLES, WEEKLY, shown_table
 from image_pipeline.assets.housekeeping import (
     GROUP,
     HousekeepingConfig,
@@ -18,6 +19,7 @@ from image_pipeline.assets.housekeeping import (
 from image_pipeline.catalog import housekeeping
 from image_pipeline.maintenance.applying import REMOVED, Applied, apply_plan
 from image_pipeline.maintenance.plans import (
+    AHEAD,
     Entry,
     Plan,
     PlanRefused,
@@ -27,7 +29,7 @@ from image_pipeline.maintenance.plans import (
 )
 from image_pipeline.maintenance.pricing import monthly_cost
 from image_pipeline.maintenance.removing import ARCHIVE
-from image_pipeline.maintenance.trash import Purged, due_for_purge, purge_trash
+from image_pipeline.maintenance.trash import RESTORING, Purged, due_for_purge, purge_trash
 from image_pipeline.resources import PipelineResource
 from image_pipeline.stages.tools import Tools
 
@@ -55,6 +57,7 @@ class _Cleanup:
     group_name=GROUP,
     kinds={"s3", "sql"},
     owners=OWNERS,
+    freshness_policy=WEEKLY,
     io_manager_key=TABLES,
     deps=[orphaned_objects],
     check_specs=[
@@ -76,7 +79,7 @@ def cleanup_report(
     """
     started = time.monotonic()
     tools = pipeline.light_tools(context)
-    dry = tools.settings.maintenance.dry_run if config.dry_run is None else config.dry_run
+    dry = config.is_dry(tools.settings)
     try:
         done = _clean(tools, config, dry)
     except PlanRefused as refused:
@@ -99,27 +102,34 @@ def cleanup_report(
 
 def _clean(tools: Tools, config: HousekeepingConfig, dry: bool) -> _Cleanup:
     parts = (tools.bucket, tools.catalog, tools.settings, tools.settings.now)
-    plan = _to_apply(tools, config.confirm_plan)
+    plan = _to_apply(tools, config.confirm_plan, tools.settings.now())
     due = due_for_purge(tools.catalog, tools.settings, tools.settings.now())
     first = next(read_entries(tools.bucket, plan), [])[:SHOWN] if plan else []
     if dry:
         return _Cleanup(True, plan, None, None, due, first)
+    # First, as it is due also while a plan waits to be confirmed.
+    purged = purge_trash(*parts, progress=tools.progress)
     applied = None
     if plan is not None:
         applied = apply_plan(*parts, plan.id, confirm=config.confirm_plan, progress=tools.progress)
-    return _Cleanup(False, plan, applied, purge_trash(*parts, progress=tools.progress), due, first)
+    return _Cleanup(False, plan, applied, purged, due, first)
 
 
-def _to_apply(tools: Tools, confirmed: str | None) -> Plan | None:
+def _to_apply(tools: Tools, confirmed: str | None, now: datetime) -> Plan | None:
     """The plan that was confirmed, else one that was begun, else the newest that is not done."""
     if confirmed is not None:
         return read_plan(tools.catalog, confirmed)
     with tools.catalog.read() as connection:
-        rows = housekeeping.recent_plans(connection, "orphans")
-    begun = [row["id"] for row in rows if row["state"] == "applying"]
+        rows = housekeeping.recent_plans(connection, "orphans", until=now + AHEAD)
+    # What somebody began to put back is not removed any further by itself.
+    begun = [
+        row["id"]
+        for row in rows
+        if row["state"] == "applying" and RESTORING not in (row["results"] or {})
+    ]
     if begun:
         return read_plan(tools.catalog, begun[0])
-    plan = newest_plan(tools.catalog, "orphans")
+    plan = newest_plan(tools.catalog, "orphans", now)
     return plan if plan and plan.state in ("planned", "needs_confirmation") else None
 
 

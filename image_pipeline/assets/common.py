@@ -6,6 +6,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -16,6 +17,14 @@ from image_pipeline.delivery.wording import visible
 
 OWNERS = ["team:images"]
 TABLES = "tables"
+
+#: By the hour, and by the week: overdue once a turn was missed and the next one is late.
+HOURLY = dg.FreshnessPolicy.time_window(
+    fail_window=timedelta(hours=3), warn_window=timedelta(minutes=90)
+)
+WEEKLY = dg.FreshnessPolicy.time_window(
+    fail_window=timedelta(days=15), warn_window=timedelta(days=8)
+)
 
 #: Rows of a table shown inside the UI: an event is stored for ever, so it stays small.
 SHOWN_ROWS = 50

@@ -44,7 +44,7 @@ def history_prune(
     started = time.monotonic()
     tools = pipeline.light_tools(context)
     rules = tools.settings.maintenance
-    dry_run = rules.dry_run if config.dry_run is None else config.dry_run
+    dry_run = config.is_dry(tools.settings)
     days = max(rules.history_days, config.older_than_days or 0)
     before = tools.settings.now() - timedelta(days=days)
     limit = min(config.max_objects or rules.max_objects, rules.max_objects)

@@ -9,11 +9,12 @@ import dagster as dg
 import pandas as pd
 from pydantic import Field
 
-from image_pipeline.assets.common import OWNERS, TABLES, shown_table
+from image_pipeline.assets.common import OWNERS, TABLES, WEEKLY, shown_table
 from image_pipeline.maintenance.inventory import Group, Inventory, Total, take_inventory
 from image_pipeline.maintenance.planning import Planned, Scope, look_for_orphans
 from image_pipeline.maintenance.plans import PlanRefused
 from image_pipeline.resources import PipelineResource
+from image_pipeline.settings import Settings
 from image_pipeline.store.layout import plan_key
 
 GROUP = "housekeeping"
@@ -47,6 +48,10 @@ class HousekeepingConfig(dg.Config):
         default=None, description="The id of a plan that has to be confirmed before it is applied."
     )
 
+    def is_dry(self, settings: Settings) -> bool:
+        """Whether nothing is to be done but shown."""
+        return settings.maintenance.dry_run if self.dry_run is None else self.dry_run
+
     @property
     def scope(self) -> Scope:
         """What a plan of orphans is to be about."""
@@ -70,6 +75,7 @@ def summary(rows: Iterable[Mapping[str, Any]], columns: tuple[str, ...]) -> pd.D
     group_name=GROUP,
     kinds={"s3", "parquet"},
     owners=OWNERS,
+    freshness_policy=WEEKLY,
     io_manager_key=TABLES,
 )
 def storage_inventory(

@@ -9,6 +9,7 @@ import pandas as pd
 
 from image_pipeline import checks
 from image_pipeline.assets.common import (
+    HOURLY,
     OWNERS,
     TABLES,
     group_previews,
@@ -128,7 +129,13 @@ def _group_rows(groups: Sequence[Group]) -> list[dict[str, object]]:
     ]
 
 
-@dg.asset(group_name="ingest", kinds={"sql"}, owners=OWNERS, io_manager_key=TABLES)
+@dg.asset(
+    group_name="ingest",
+    kinds={"sql"},
+    owners=OWNERS,
+    freshness_policy=HOURLY,
+    io_manager_key=TABLES,
+)
 def upload_ledger(pipeline: PipelineResource) -> Iterator[dg.MaterializeResult[pd.DataFrame]]:
     """State of all uploads: how many wait, are processed, rejected or failed, by source."""
     with pipeline.catalog.read() as connection:

@@ -36,8 +36,7 @@ def renditions_refresh(
     """
     started = time.monotonic()
     tools = pipeline.light_tools(context)
-    rules = tools.settings.maintenance
-    dry_run = rules.dry_run if config.dry_run is None else config.dry_run
+    dry_run = config.is_dry(tools.settings)
     try:
         found = refresh(
             tools.bucket,

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from image_pipeline.assets.common import OWNERS, TABLES, shown_table, table
+from image_pipeline.assets.common import HOURLY, OWNERS, TABLES, shown_table, table
 from image_pipeline.assets.delivery import cache_warm_manifests
 from image_pipeline.catalog import warmth as catalog_warmth
 from image_pipeline.resources import PipelineResource
@@ -27,6 +27,7 @@ class WarmingConfig(dg.Config):
     group_name="delivery",
     kinds={"http", "sql"},
     owners=OWNERS,
+    freshness_policy=HOURLY,
     io_manager_key=TABLES,
     deps=[cache_warm_manifests],
 )

@@ -12,8 +12,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 from html import escape
-from typing import Any, TypedDict
+from typing import Any, Self, TypedDict
 
 SCHEMA_VERSION = 1
 
@@ -80,6 +81,35 @@ class PublishedImage:
     focal_point: tuple[float, float] = (0.5, 0.5)
     thumbhash: str | None = None
     access: str = "public"
+
+    @classmethod
+    def from_rows(
+        cls,
+        source: str,
+        access: str,
+        row: Mapping[str, Any],
+        variants: Iterable[Mapping[str, Any]],
+        uploads: Iterable[str],
+        aliases: Iterable[str] = (),
+    ) -> Self:
+        """The image of a row of the catalog and rows of its files."""
+        fields = [field.name for field in dataclass_fields(Variant)]
+        return cls(
+            id=row["id"],
+            source=source,
+            width=row["width"],
+            height=row["height"],
+            has_alpha=row["has_alpha"],
+            animated=row["animated"],
+            dominant_color=row["dominant_color"],
+            placeholder=row["placeholder"],
+            variants=tuple(Variant(*(one[name] for name in fields)) for one in variants),
+            uploads=tuple(sorted(set(uploads))),
+            aliases=tuple(sorted(set(aliases))),
+            focal_point=(row["focal_x"], row["focal_y"]),
+            thumbhash=row["thumbhash"],
+            access=access,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -206,33 +206,13 @@ def published_images(
         mine = [row for row in variants.get(work.image, ()) if row["key"] in work.keys]
         if len(mine) == len(work.keys):
             kept = [row for row in mine if not row["dropped"]]
-            image = _published(source, rows[work.image], kept, keys.get(work.image, []))
-            found.append(replace(image, access=access))
+            pairs = keys.get(work.image, [])
+            aliases = {image for image, _ in pairs} - {work.image}
+            uploads = [key for _, key in pairs]
+            found.append(
+                PublishedImage.from_rows(source, access, rows[work.image], kept, uploads, aliases)
+            )
     return sorted(found, key=lambda image: image.id)
-
-
-def _published(
-    source: str,
-    row: Mapping[str, Any],
-    variants: Sequence[Mapping[str, Any]],
-    uploads: Sequence[tuple[str, str]],
-) -> PublishedImage:
-    fields = ("role", "size", "format", "width", "height", "bytes", "sha256", "key")
-    return PublishedImage(
-        id=row["id"],
-        source=source,
-        width=row["width"],
-        height=row["height"],
-        has_alpha=row["has_alpha"],
-        animated=row["animated"],
-        dominant_color=row["dominant_color"],
-        placeholder=row["placeholder"],
-        variants=tuple(Variant(*(variant[field] for field in fields)) for variant in variants),
-        uploads=tuple(sorted({key for _, key in uploads})),
-        aliases=tuple(sorted({image for image, _ in uploads} - {row["id"]})),
-        focal_point=(row["focal_x"], row["focal_y"]),
-        thumbhash=row["thumbhash"],
-    )
 
 
 def _documents(

@@ -9,7 +9,7 @@ from typing import Any
 from image_pipeline.catalog import showing
 from image_pipeline.catalog.showing import BatchSummary
 from image_pipeline.delivery.gallery import BatchLine, GalleryItem, source_page
-from image_pipeline.delivery.manifest import PublishedImage, Variant, image_manifest
+from image_pipeline.delivery.manifest import PublishedImage, image_manifest
 from image_pipeline.stages.tools import Tools
 from image_pipeline.store.layout import SHORT_LIVED, gallery_key, source_gallery_key
 
@@ -74,23 +74,7 @@ def _lines(
 def _item(
     row: Mapping[str, Any], source: str, access: str, url_of: Callable[[str], str], sizes: str
 ) -> GalleryItem:
-    fields = ("role", "size", "format", "width", "height", "bytes", "sha256", "key")
-    image = PublishedImage(
-        id=row["id"],
-        source=source,
-        width=row["width"],
-        height=row["height"],
-        has_alpha=row["has_alpha"],
-        animated=row["animated"],
-        dominant_color=row["dominant_color"],
-        placeholder=row["placeholder"],
-        variants=tuple(Variant(*(one[field] for field in fields)) for one in row["variants"]),
-        uploads=(row["key"],),
-        aliases=(),
-        focal_point=(row["focal_x"], row["focal_y"]),
-        thumbhash=row["thumbhash"],
-        access=access,
-    )
+    image = PublishedImage.from_rows(source, access, row, row["variants"], [row["key"]])
     return GalleryItem(
         key=row["key"],
         verdict="accepted",

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import timedelta
 
 import dagster as dg
 import pytest
@@ -111,6 +112,19 @@ def test_jobs_sensors_and_schedules_say_what_they_do(definitions):
     jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
     for one in [*jobs, *repository.sensor_defs, *repository.schedule_defs]:
         assert one.description, one.name
+
+
+def test_what_runs_by_the_clock_is_overdue_when_it_did_not(definitions):
+    graph = definitions.resolve_asset_graph()
+    windows = {
+        key.to_user_string(): graph.get(key).freshness_policy.fail_window.to_timedelta()
+        for key in graph.get_all_asset_keys()
+        if graph.get(key).freshness_policy
+    }
+    assert windows == {
+        "cache_warmth": timedelta(hours=3), "upload_ledger": timedelta(hours=3),
+        "cleanup_report": timedelta(days=15), "storage_inventory": timedelta(days=15),
+    }  # fmt: skip
 
 
 def test_times_of_housekeeping_are_settings(monkeypatch, tmp_path):
