@@ -61,6 +61,8 @@ def _housekeeping(
         description=f"{description} Without 'dry_run: false' it only shows what it would do.",
         executor_def=dg.in_process_executor,
         config=_LOG,
+        # Of these one at a time: see deploy/dagster.yaml.
+        tags={"image_pipeline/kind": "housekeeping"},
     )
 
 

@@ -18,6 +18,7 @@ from image_pipeline.ingest.queue import Queue, drain
 from image_pipeline.jobs import process_batch
 from image_pipeline.partitions import BATCHES
 from image_pipeline.resources import PipelineResource
+from image_pipeline.run_size import size_of_run, tags_for
 from image_pipeline.settings import Settings
 from image_pipeline.stages.batching import Look, RunState, look_at_source
 from image_pipeline.stages.tools import utc_now
@@ -58,6 +59,7 @@ def build_upload_sensor(source: str, settings: Settings) -> dg.SensorDefinition:
         context.update_cursor(_next_cursor(settings, context.cursor, look, is_swept=due))
         if not look.requests:
             return dg.SkipReason(_what_was_seen(look))
+        sizes = tags_for(_launcher(context.instance), size_of_run(settings))
         with pipeline.catalog.read() as connection:
             again = reopened(connection, [request.batch for request in look.requests])
         return dg.SensorResult(
@@ -68,7 +70,7 @@ def build_upload_sensor(source: str, settings: Settings) -> dg.SensorDefinition:
                 dg.RunRequest(
                     run_key=f"{request.batch}-{request.attempt}",
                     partition_key=request.batch,
-                    tags=_tags(source, request.batch in again),
+                    tags=_tags(source, request.batch in again) | sizes,
                 )
                 for request in look.requests
             ],
@@ -165,6 +167,12 @@ def _tags(source: str, is_again: bool) -> dict[str, str]:
     return tags | {PRIORITY_TAG: LOW_PRIORITY} if is_again else tags
 
 
+def _launcher(instance: dg.DagsterInstance) -> str:
+    """Class of the run launcher from its configuration: making one would ask AWS or Kubernetes."""
+    data = instance.get_ref().run_launcher_data if instance.is_persistent else None
+    return data.class_name if data else ""
+
+
 def newest_runs(instance: dg.DagsterInstance, batches: list[str]) -> Mapping[str, RunState]:
     """The newest run of each of these batches; one query each, and only for overdue ones."""
     found = {}
@@ -187,8 +195,8 @@ def _report(context: dg.SensorEvaluationContext, look: Look) -> None:
             )
     for batch in look.given_up:
         context.log.error(
-            f"batch {batch} is given up after its last attempt: look at its runs, then"
-            " materialize its partition by hand"
+            f"batch {batch} is given up after its last attempt: look at its runs, then:"
+            " image-pipeline retry"
         )
 
 

@@ -14,7 +14,7 @@ BUCKET = "images"
 
 PREFIXES = (
     "uploads", "batches", "ledger", "variants", "manifests", "indexes", "galleries", "tables",
-    "plans", "trash",
+    "plans", "trash", "dagster-logs",
 )  # fmt: skip
 
 #: What each may do, by prefix, and with the bucket as a whole. Nothing else.

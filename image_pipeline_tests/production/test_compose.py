@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import re
 import secrets
 import urllib.error
 import urllib.request
@@ -20,11 +21,13 @@ from image_pipeline_tests.edge import NGINX
 from image_pipeline_tests.production.compose import ROOT, interpolated, services_in_order
 from image_pipeline_tests.production.stack import Stack, left_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("compose")]
 
 #: The schema of the Compose Specification (compose-spec/compose-spec, schema/compose-spec.json,
 #: Apache License 2.0), as check-jsonschema 0.39.0 of October 2026 carries it.
 SCHEMA = Path(__file__).with_name("compose-spec.json")
+
+PAGE = ROOT / "docs" / "operations.md"
 
 BUCKET = "production-test"
 PREFIX = "uploads/photos/"
@@ -151,6 +154,20 @@ def published(stack, client, keys):
     return stack.wait_until(look, f"manifests of {keys}")
 
 
+class RefusedError(Exception):
+    """An answer with another status than 200; the only argument."""
+
+
+def get(request):
+    """Body and headers of an answer to a request or URL."""
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.read(), answer.headers
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise RefusedError(error.code) from None
+
+
 def ask(stack, query):
     """An answer of the web server's GraphQL."""
     request = urllib.request.Request(
@@ -158,8 +175,7 @@ def ask(stack, query):
         json.dumps({"query": query}).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        said = json.loads(answer.read())
+    said = json.loads(get(request)[0])
     assert "errors" not in said, said
     return said["data"]
 
@@ -185,11 +201,6 @@ def first(stack, client):
     return published(stack, client, upload(client, 1, 2))
 
 
-def get(url):
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        return answer.read(), answer.headers
-
-
 def test_uploads_become_manifests(first):
     assert len(first) == 2
     for document in first.values():
@@ -209,9 +220,8 @@ def test_the_edge_serves_what_is_published_and_nothing_else(stack, client, first
         f"{PREFIX}1.jpg", "ledger/", "", "variants/../uploads/photos/1.jpg",
         "variants/a%0d%0aGET%20/uploads/photos/1.jpg", "variants/%2e%2e/uploads/photos/1.jpg",
     ):  # fmt: skip
-        with pytest.raises(urllib.error.HTTPError) as refused:
+        with pytest.raises(RefusedError, match="404"):
             get(f"{stack.url(8080)}/{path}")
-        assert refused.value.code == 404, path
 
 
 def test_the_ui_shows_the_location_the_assets_and_the_run(stack, first):
@@ -253,7 +263,7 @@ def test_a_killed_code_location_comes_back(stack, client, first):
     stack["code"].kill()
 
     def is_back():
-        with suppress(urllib.error.URLError, TimeoutError, AssertionError):
+        with suppress(RefusedError, OSError, AssertionError):
             return location(stack) == LOADED and stack["code"].is_healthy()
 
     stack.wait_until(is_back, "the code location")
@@ -268,6 +278,41 @@ def test_a_killed_daemon_comes_back(stack, client, first):
     assert published(stack, client, keys)
     assert stack["daemon"].starts == 2
     stack.wait_until(stack["daemon"].is_healthy, "the daemon")
+
+
+def rows(stack, query, database="catalog"):
+    """An answer of Postgres, as its owner; none for what is no question."""
+    connection = psycopg2.connect(
+        host="127.0.0.1", port=stack.places.ports[5432], user="pipeline", dbname=database,
+        password=stack.variables["POSTGRES_PASSWORD"],
+    )  # fmt: skip
+    connection.autocommit = True
+    cursor = connection.cursor()
+    cursor.execute(query)
+    found = cursor.fetchall() if cursor.description else None
+    connection.close()
+    return found
+
+
+def test_a_lost_catalog_is_made_again(stack, client, first):
+    """As docs/operations.md says, with the commands that stand there."""
+    assert first
+    known = "SELECT key, etag, verdict, image_id FROM uploads ORDER BY key"
+    before = stack.wait_until(
+        lambda: None if any(row[2] is None for row in rows(stack, known)) else rows(stack, known),
+        "verdicts",
+    )
+    stack.pause("daemon", "code")
+    for statement in re.findall(r'-c "(\w+ DATABASE [^"]+)"', PAGE.read_text(encoding="utf-8")):
+        rows(stack, statement, "dagster")
+    for command in (["init"], ["catalog", "rebuild"]):
+        assert f"image-pipeline {' '.join(command)}" in PAGE.read_text(encoding="utf-8")
+        done = stack["init"].run("image-pipeline", *command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert rows(stack, known) == before
+    stack.resume("code", "daemon")
+    stack.wait_until(stack["code"].is_healthy, "the code location")
+    assert published(stack, client, upload(client, 5))
 
 
 def test_nothing_is_written_where_containers_are_read_only(stack, first):
