@@ -27,7 +27,7 @@ dev: $(READY) ## Run bucket, Dagster UI, sensors and schedules until Ctrl-C
 	@$(BIN)/image-pipeline dev --port $(PORT)
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest
 
 test-games: $(READY) ## Play 1,000 games of uploads, crashes and cleanups against each other
 	IMAGE_PIPELINE_SEQUENCES=1000 $(BIN)/python -m pytest --timeout 3000 \

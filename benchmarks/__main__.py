@@ -13,7 +13,7 @@ from benchmarks import report
 
 NAMES = (
     "overhead", "latency", "discovery", "memory", "throughput", "quality", "duplicates", "index",
-    "warming", "manifests", "page", "housekeeping", "removal", "cluster",
+    "warming", "manifests", "page", "housekeeping", "removal", "cluster", "load",
 )  # fmt: skip
 
 #: Variables that would measure another set-up than that of the checkout, or a Python that
@@ -53,6 +53,7 @@ def main(
     page        what a page of 24 photographs loads, beside their originals
     housekeeping  inventory and plan of a bucket of a million objects
     removal     deletions and moves, beside the same requests with nothing around them
+    load        small uploads that keep arriving, and what that does to queue, memory and UI
     cluster     image work on 1, 2 and 4 Dask workers, beside processes of this machine
 
     Without names all of them are measured: about two hours on two cores. Nothing else should

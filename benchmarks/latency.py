@@ -78,7 +78,7 @@ def measure(images: int, folder: Path | None, quick: bool) -> Report:
         paths = [project.folder / f"{number}.jpg" for number in range(count + 1)]
         for seed, path in enumerate(paths):
             write_photograph(path, seed, 640, 480)
-        with _running_dev(project):
+        with running_dev(project):
             first, *journeys = list(_journeys(project, paths))
     return Report(
         "latency",
@@ -116,7 +116,7 @@ def _rows(journeys: Sequence[Journey]) -> tuple[Row, ...]:
 
 
 def _journeys(project: Project, paths: Sequence[Path]) -> Iterator[Journey]:
-    bucket = _wait_for_bucket(project)
+    bucket = wait_for_bucket(project)
     with project.instance() as instance:
         for number, path in enumerate(paths):
             print(f"latency: upload {number + 1} of {len(paths)}", file=sys.stderr)
@@ -130,12 +130,12 @@ def _journey(project: Project, instance: DagsterInstance, bucket: Bucket, path: 
     key = project.settings.sources[SOURCE].prefix + path.name
     bucket.put(key, data, "image/jpeg")
     put = time.time()
-    _wait_until(lambda: bucket.head(manifest) is not None, f"no manifest of {key}")
+    wait_until(lambda: bucket.head(manifest) is not None, f"no manifest of {key}")
     published = time.time()
     query = sa.select(uploads.c.batch_id, uploads.c.discovered_at).where(uploads.c.key == key)
     with project.catalog.read() as connection:
         batch, discovered = connection.execute(query).one()
-    _wait_until(lambda: _is_done(project, batch), f"batch {batch} is not done")
+    wait_until(lambda: _is_done(project, batch), f"batch {batch} is not done")
     times = _times_of(instance, batch)
     return Journey(
         discovered.timestamp() - put,
@@ -150,7 +150,7 @@ def _journey(project: Project, instance: DagsterInstance, bucket: Bucket, path: 
 
 def _times_of(instance: DagsterInstance, batch: str) -> RunTimes:
     only = RunsFilter(tags={"dagster/partition": batch})
-    _wait_until(
+    wait_until(
         lambda: all(run.is_finished for run in instance.get_runs(only)), "the run does not end"
     )
     (run,) = instance.get_runs(only)
@@ -163,27 +163,33 @@ def _is_done(project: Project, batch: str) -> bool:
     return found is not None and found.state == "done"
 
 
-def _wait_for_bucket(project: Project) -> Bucket:
+def wait_for_bucket(project: Project) -> Bucket:
+    """The bucket of a project whose server is being started."""
     # The port is known, and the bucket there, only once the server has started.
     port = project.settings.bucket.data / "port"
-    _wait_until(port.is_file, "the embedded server did not start")
+    wait_until(port.is_file, "the embedded server did not start")
     project.bucket.create_if_missing()
     return project.bucket
 
 
-def _wait_until(done: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def wait_until(done: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+    """Poll until ``done``; raises ``TimeoutError`` with ``what`` after so many seconds."""
+    deadline = time.monotonic() + seconds
     while not done():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} after {PATIENCE_SECONDS:g} s")
+            raise TimeoutError(f"{what} after {seconds:g} s")
         time.sleep(LOOK_SECONDS)
 
 
 @contextmanager
-def _running_dev(project: Project) -> Iterator[None]:
-    """``image-pipeline dev``, ended as by Ctrl-C; whatever is left of it after that is killed."""
+def running_dev(project: Project) -> Iterator[int]:
+    """``image-pipeline dev`` and the port of its UI.
+
+    It is ended as by Ctrl-C; whatever is left of it after that is killed.
+    """
+    port = free_port()
     command = [
-        *(sys.executable, "-m", "image_pipeline.cli", "dev", "--port", str(free_port())),
+        *(sys.executable, "-m", "image_pipeline.cli", "dev", "--port", str(port)),
         *("--config", str(project.config)),
     ]
     with (project.folder / "dev.log").open("wb") as log:
@@ -191,7 +197,7 @@ def _running_dev(project: Project) -> Iterator[None]:
             command, cwd=CHECKOUT, env=project.environment, stdout=log, stderr=subprocess.STDOUT
         )
         try:
-            yield
+            yield port
         except BaseException:
             print((project.folder / "dev.log").read_text(errors="replace")[-3000:], file=sys.stderr)
             raise

@@ -29,6 +29,9 @@ _WAITING = ("archived", "canonical_failed")
 #: may hold anything.
 _EXPECTED = re.compile(r"expected by (\d{4}-\d\d-\d\dT\d\d:\d\dZ)")
 
+#: Between two attempts. A night without anybody to look is not to pass without one.
+LONGEST_PAUSE = timedelta(hours=6)
+
 #: The slowest restore takes two days. What says longer than this was not written by us.
 _LONGEST_WAIT = timedelta(days=3)
 
@@ -122,24 +125,56 @@ def get(connection: sa.Connection, batch: str) -> Batch | None:
     return None if row is None else Batch(*row)
 
 
-def due(connection: sa.Connection, source: str, now: datetime, limit: int) -> list[Batch]:
-    """Open batches whose time has come: new ones, retries, and those nobody holds any more."""
+def due(
+    connection: sa.Connection,
+    source: str,
+    now: datetime,
+    limit: int,
+    longest: timedelta | None = None,
+) -> list[Batch]:
+    """Open batches whose time has come: new ones, retries, and those nobody holds any more.
+
+    So is that of batches due later than anybody would have said: a clock that was ahead said so.
+    ``longest`` is how far ahead a run or a sensor may put it; nobody looks without one.
+    """
+    come = batches.c.due_at <= now
+    if longest is not None:
+        come = sa.or_(come, _is_misdated(now, longest))
     query = (
         sa.select(*_COLUMNS)
-        .where(batches.c.source == source, batches.c.state.in_(OPEN), batches.c.due_at <= now)
+        .where(batches.c.source == source, batches.c.state.in_(OPEN), come)
         .order_by(batches.c.created_at, batches.c.id)
         .limit(limit)
     )
     return [Batch(*row) for row in connection.execute(query)]
 
 
-def in_flight(connection: sa.Connection, source: str, now: datetime) -> int:
-    """How many batches of a source are requested or running under a valid lease."""
+def _is_misdated(now: datetime, longest: timedelta) -> sa.ColumnElement[bool]:
+    archived = sa.exists().where(
+        uploads.c.batch_id == batches.c.id,
+        uploads.c.verdict == "failed",
+        uploads.c.reason.in_(_WAITING),
+    )
+    furthest = now + max(longest, _LONGEST_WAIT)
+    return sa.or_(
+        batches.c.due_at > furthest, sa.and_(batches.c.due_at > now + longest, sa.not_(archived))
+    )
+
+
+def in_flight(
+    connection: sa.Connection, source: str, now: datetime, longest: timedelta | None = None
+) -> int:
+    """How many batches of a source are requested or running under a valid lease.
+
+    ``longest`` as in :func:`due`.
+    """
     query = sa.select(sa.func.count()).where(
         batches.c.source == source,
         batches.c.state.in_(("requested", "running")),
         batches.c.due_at > now,
     )
+    if longest is not None:
+        query = query.where(sa.not_(_is_misdated(now, longest)))
     return connection.execute(query).scalar_one()
 
 
@@ -280,5 +315,9 @@ def open_ids(connection: sa.Connection) -> list[str]:
 
 
 def retry_at(now: datetime, attempt: int, seconds: float) -> datetime:
-    """When to try again: ``seconds`` after the first attempt, twice that after each further."""
-    return now + timedelta(seconds=seconds * 2 ** max(0, attempt - 1))
+    """When to try again: ``seconds`` after the first attempt, twice that after each further.
+
+    Never later than in :data:`LONGEST_PAUSE`.
+    """
+    doublings = min(max(0, attempt - 1), 32)
+    return now + timedelta(seconds=min(seconds * 2**doublings, LONGEST_PAUSE.total_seconds()))

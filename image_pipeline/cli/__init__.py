@@ -13,7 +13,7 @@ import click
 from image_pipeline.cli.housekeeping import forget, maintenance
 from image_pipeline.cli.images import dedupe, presign, process, status, upload
 from image_pipeline.cli.publishing import cache, cookies, duplicates, sign
-from image_pipeline.cli.running import catalog, demo, dev, init
+from image_pipeline.cli.running import catalog, demo, dev, init, retry
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -29,7 +29,7 @@ for _command in (
     process, dedupe, upload, presign, status,
     duplicates, sign, cookies, cache,
     maintenance, forget,
-    demo, dev, init, catalog,
+    demo, dev, retry, init, catalog,
 ):  # fmt: skip
     cli.add_command(_command)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from image_pipeline.cli.options import CONFIG, JSON, settings_of
+from image_pipeline.cli.options import CONFIG, JSON, SOURCE, check_source, settings_of
 
 
 @click.command()
@@ -50,6 +50,31 @@ def dev(port: int, verbose: bool, config: Path | None) -> None:
     from image_pipeline.commands.dev import run_dev
 
     sys.exit(run_dev(settings_of(config), config, port, verbose))
+
+
+@click.command()
+@click.argument("batches", nargs=-1, metavar="[BATCH]...")
+@click.option("--given-up", is_flag=True, help="Every batch that ran out of attempts.")
+@SOURCE
+@JSON
+@CONFIG
+def retry(
+    batches: tuple[str, ...], given_up: bool, source: str | None, as_json: bool, config: Path | None
+) -> None:
+    """Try batches again that were given up, by name or all of them with --given-up.
+
+    Each has all its attempts again, and does only what is missing. The upload sensors start
+    the runs.
+    """
+    from image_pipeline.commands.retry import run_retry
+
+    if bool(batches) == given_up:
+        raise click.UsageError("name batches, or say --given-up")
+    if batches and source:
+        raise click.UsageError("--source goes with --given-up")
+    settings = settings_of(config)
+    check_source(settings, source)
+    sys.exit(run_retry(settings, batches, source, as_json))
 
 
 @click.command()

@@ -44,9 +44,10 @@ def _fill(waiting: Iterable[Waiting], rules: Batches) -> Iterable[list[Waiting]]
 def _is_ripe(part: Sequence[Waiting], now: datetime, rules: Batches) -> bool:
     oldest = min(upload.arrived_at for upload in part)
     newest = max(upload.arrived_at for upload in part)
-    return now - oldest >= timedelta(seconds=rules.max_age_seconds) or now - newest >= timedelta(
-        seconds=rules.quiet_seconds
-    )
+    # An upload that arrived later than now did so by a clock that was ahead.
+    return now - oldest >= timedelta(seconds=rules.max_age_seconds) or abs(
+        now - newest
+    ) >= timedelta(seconds=rules.quiet_seconds)
 
 
 def seconds_until_quiet(waiting: Sequence[Waiting], now: datetime, rules: Batches) -> float:

@@ -92,7 +92,7 @@ def look_at_source(
     now = clock()
     with catalog.read() as connection:
         free = _free(connection, settings, source, now)
-        due = catalog_batches.due(connection, source, now, free)
+        due = catalog_batches.due(connection, source, now, free, _longest(settings))
     # Outside the transaction: asking Dagster and writing to the bucket takes its time, and a
     # tick that dies here leaves batches that are still due.
     runs = runs_of([batch.id for batch in due if batch.attempt > 0])
@@ -105,8 +105,14 @@ def look_at_source(
 
 def _free(connection: sa.Connection, settings: Settings, source: str, now: datetime) -> int:
     """How many more batches of a source may be asked for."""
-    running = catalog_batches.in_flight(connection, source, now)
+    running = catalog_batches.in_flight(connection, source, now, _longest(settings))
     return max(0, settings.batches.max_running - running)
+
+
+def _longest(settings: Settings) -> timedelta:
+    """How far ahead a batch's time may be put; with an hour for clocks that differ a little."""
+    lease = timedelta(seconds=settings.batches.lease_seconds)
+    return timedelta(hours=1) + max(REQUEST_GRACE, lease, catalog_batches.LONGEST_PAUSE)
 
 
 def _form(settings: Settings, catalog: Catalog, source: str, now: datetime) -> list[str]:

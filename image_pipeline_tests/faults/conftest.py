@@ -11,7 +11,7 @@ import pytest
 
 from image_pipeline.embedded import EmbeddedS3
 
-from .processes import Driver, kill
+from .processes import Driver, end
 from .project import REPOSITORY, Project, plain_settings
 from .proxy import FaultProxy
 
@@ -91,6 +91,6 @@ def _project(
     made = Project(folder, settings, s3.environment, HOME, s3.endpoint_url)
     made.bucket.create_if_missing()
     yield made
-    kill(process.pid for process in made.processes())
+    end(made.processes())
     made.bucket.client.close()
     shutil.rmtree(tmp_path)

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+import psutil
+
 from .driver import Fault, Order
 from .project import REPOSITORY, Project
 
@@ -91,3 +93,10 @@ def kill(pids: Iterable[int]) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def end(processes: Iterable[psutil.Process]) -> None:
+    """``kill -9``, and wait until none of them writes any more."""
+    every = list(processes)
+    kill(process.pid for process in every)
+    psutil.wait_procs(every, timeout=10)

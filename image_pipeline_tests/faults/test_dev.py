@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,15 +18,32 @@ import pytest
 
 from image_pipeline.store.bucket import StoreError
 
+from .moments import MOMENTS, SEED
 from .oracle import Oracle, runs
-from .processes import kill, wait_until
-from .project import REPOSITORY, Project, Upload, plain_settings, uploads
+from .processes import end, kill, wait_until
+from .project import REPOSITORY, Project, Upload, encoded, plain_settings, uploads
 from .test_kills import large
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dev")]
 
 #: A start takes about 8 s on two idle cores.
 START_SECONDS = 60.0
+
+#: From an upload to the end of its batch, about: servers are killed within this time.
+MOMENT_SECONDS = 12.0
+
+#: A run whose process is gone is noticed by its lease (2 s), one that was only asked for after
+#: two minutes.
+PATIENCE_SECONDS = 240.0
+
+
+#: A word of the command line of each. The code location is a process below the code server.
+SERVERS = {
+    "daemon": "dagster._daemon",
+    "code server": "code-server",
+    "code location": "api",
+    "web server": "dagster_webserver",
+}
 
 
 class Dev:
@@ -67,21 +86,37 @@ class Dev:
                 return int(folder.name)
         return None
 
-    def daemon(self) -> int | None:
-        """Dagster's daemon: sensors, schedules, queue."""
+    def server(self, name: str) -> int | None:
+        """One of Dagster's servers, by a key of :data:`SERVERS`."""
         for process in self.project.processes():
             with suppress(psutil.NoSuchProcess):
-                if "dagster._daemon" in process.cmdline():
+                if SERVERS[name] in process.cmdline():
                     return process.pid
         return None
 
-    def is_idle(self) -> bool:
-        """Whether everything in the bucket is in a batch and every batch is done."""
+    def has_ended(self) -> bool:
+        assert self.process
+        return self.process.poll() is not None
+
+    def is_up(self) -> bool:
+        """Whether all of Dagster is there: the UI is started after the code location."""
+        with socket.socket() as probe:
+            return not probe.connect_ex(("127.0.0.1", self.port)) and bool(self.server("daemon"))
+
+    def revive(self) -> bool:
+        """Start it again if it has ended, as whatever looks after it would."""
+        if self.has_ended():
+            wait_until(lambda: not self.project.processes(), "the end of every process", 20)
+            self.start()
+        return True
+
+    def is_idle(self, uploads: int) -> bool:
+        """Whether so many uploads are in batches and every batch is done."""
         discovered = self.project.rows("SELECT count(*) AS n FROM uploads")[0]["n"]
         waiting = self.project.rows("SELECT 1 FROM uploads WHERE batch_id IS NULL")
         unfinished = self.project.rows("SELECT 1 FROM batches WHERE state != 'done'")
         return (
-            discovered == len(Oracle(self.project).originals)
+            discovered == uploads
             and not waiting
             and not unfinished
             and set(runs(self.project)) <= {"SUCCESS", "FAILURE", "CANCELED"}
@@ -111,7 +146,7 @@ def dev(tmp_path: Path) -> Iterator[Dev]:
     for name in ("DAGSTER_HOME", "IMAGE_PIPELINE_CONFIG"):
         made.project.environment.pop(name)
     yield made
-    kill(process.pid for process in made.project.processes())
+    end(made.project.processes())
     if made.process:
         made.process.wait()
     shutil.rmtree(tmp_path)
@@ -133,8 +168,8 @@ def test_everything_is_published_whatever_is_killed(dev: Dev) -> None:
     wait_until(dev.run_process, "a run", START_SECONDS)
     kill([dev.run_process() or 0])
 
-    wait_until(lambda: dev.run_process() and dev.daemon(), "the second run", START_SECONDS)
-    kill([dev.daemon() or 0])
+    wait_until(lambda: dev.run_process() and dev.server("daemon"), "the second run", START_SECONDS)
+    kill([dev.server("daemon") or 0])
     assert dev.wait() == 1, "dev must not go on without a daemon"
     wait_until(lambda: not project.processes(), "the end of every process", 20)
 
@@ -144,7 +179,9 @@ def test_everything_is_published_whatever_is_killed(dev: Dev) -> None:
     dev.wait()
 
     dev.start()
-    wait_until(dev.is_idle, "the end of the batch", 2 * START_SECONDS, every=0.2)
+    wait_until(
+        lambda: dev.is_idle(len(expected)), "the end of the batch", 2 * START_SECONDS, every=0.2
+    )
     found = Oracle(project)
     found.check_what_is_visible()
     found.check_uploads(expected)
@@ -160,3 +197,36 @@ def test_everything_is_published_whatever_is_killed(dev: Dev) -> None:
     assert dev.wait() == 0
     wait_until(lambda: not project.processes(), "the end of every process", 20)
     assert "STARTED" not in runs(project)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("victim", SERVERS)
+def test_a_server_killed_at_any_moment_loses_nothing(dev: Dev, victim: str) -> None:
+    """``dev`` either ends, and is started again, or goes on by itself."""
+    project, moments = dev.project, random.Random(SEED)
+    expected: dict[str, tuple[str, ...]] = {}
+    dev.start()
+    for number in range(MOMENTS):
+        wait_until(
+            lambda: dev.revive() and dev.is_up() and dev.server(victim),
+            victim, 2 * START_SECONDS, every=0.2,
+        )  # fmt: skip
+        seeds = (2 * number, 2 * number + 1)
+        expected |= project.send(*(Upload(f"r{seed}.jpg", encoded(seed)) for seed in seeds))
+        time.sleep(moments.uniform(0, MOMENT_SECONDS))
+        kill([dev.server(victim) or 0])
+        wait_until(
+            lambda: dev.has_ended() or dev.is_idle(len(expected)),  # noqa: B023 - called at once
+            f"life after kill {number}", PATIENCE_SECONDS, every=0.5,
+        )  # fmt: skip
+    wait_until(
+        lambda: dev.revive() and dev.is_idle(len(expected)),
+        "the end of the last batch", PATIENCE_SECONDS, every=0.5,
+    )  # fmt: skip
+    found = Oracle(project)
+    found.check_what_is_visible()
+    found.check_uploads(expected)
+    found.check_variants()
+    found.check_manifests()
+    found.check_index()
+    found.check_batches()

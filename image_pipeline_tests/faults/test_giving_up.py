@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from image_pipeline.catalog import uploads
+from image_pipeline.catalog.batches import retry_at
 from image_pipeline.commands.retry import run_retry
 from image_pipeline.definitions import pipeline
 from image_pipeline.resources import PipelineResource
@@ -97,3 +98,9 @@ def test_a_name_that_is_no_batch_changes_nothing(project, capfd):
     assert run_retry(project.settings, (request.partition_key,), None, False) == 0
     assert "still open" in capfd.readouterr().out
     assert project.batch(request.partition_key) == before
+
+
+@pytest.mark.parametrize("attempt", [40, 5000])
+def test_the_pause_between_attempts_has_an_end(attempt):
+    now = utc_now()
+    assert retry_at(now, attempt, PAUSE) == now + timedelta(hours=6)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import random
 import secrets
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from image_pipeline_tests.postgres import Postgres
 
 from .driver import Fault
+from .moments import MOMENTS, at_random_moments, check_nobody_is_blamed
 from .oracle import Oracle, runs
 from .processes import Driver, log_of, wait_until
 from .project import Project, Upload, encoded, uploads
@@ -35,9 +36,6 @@ CUTS = [
     Fault(f"{BATCHES}:finish", "after", act="cut"),
 ]
 
-#: The seed of the random moments below; another one gives others.
-SEED = 7
-
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Any]:
@@ -51,7 +49,9 @@ def catalog_url(postgres: Any) -> str:
     return str(postgres.create(f"faults_{secrets.token_hex(6)}"))
 
 
-@pytest.mark.parametrize("end", ["cut_connections", "stop", "kill"])
+@pytest.mark.parametrize(
+    "end", ["cut_connections", "kill", pytest.param("stop", marks=pytest.mark.slow)]
+)
 def test_a_run_outlives_a_restart(
     driver: Driver, project: Project, postgres: Any, end: str
 ) -> None:
@@ -68,6 +68,7 @@ def test_a_run_outlives_a_restart(
     Oracle(project).check_all(expected)
 
 
+@pytest.mark.slow
 def test_a_connection_cut_in_the_middle_of_any_transaction_loses_nothing(
     driver: Driver, project: Project
 ) -> None:
@@ -79,44 +80,22 @@ def test_a_connection_cut_in_the_middle_of_any_transaction_loses_nothing(
         assert struck.exists(), f"{cut} was never reached ({code})\n{log_of(project)}"
         struck.unlink()
         assert code in (0, 1), log_of(project)
-        check_nobody_is_blamed(project)
+        check_nobody_is_blamed(Oracle(project))
         project.let_time_pass()
     driver.run(project)
     Oracle(project).check_all(expected)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("end", ["cut_connections", "stop", "kill"])
 def test_a_restart_at_any_moment_loses_nothing(
     driver: Driver, project: Project, postgres: Any, end: str
 ) -> None:
-    """Twenty batches, each of which meets one at a random moment of its life."""
-    expected = project.send(*uploads())
-    began = time.monotonic()
-    driver.run(project)
-    seconds = time.monotonic() - began
-    moments = random.Random(SEED)
-    for number in range(20):
-        expected |= project.send(*(Upload(f"r{n}.jpg", encoded(n)) for n in seeds(number)))
-        run = driver.start(project)
-        time.sleep(moments.uniform(0, seconds))
+    def strike(pid: int) -> bool:
         getattr(postgres, end)()
         if end != "cut_connections":
             postgres.start()
-        assert driver.wait(run) in (0, 1), log_of(project)
-        check_nobody_is_blamed(project)
-        project.let_time_pass()
-        driver.run(project)
-        Oracle(project).check_uploads(expected)
-    Oracle(project).check_all(expected)
+        return psutil.pid_exists(pid)
 
-
-def seeds(number: int) -> range:
-    """Of the pictures of a round; none of them is in another round."""
-    return range(100 + 2 * number, 102 + 2 * number)
-
-
-def check_nobody_is_blamed(project: Project) -> None:
-    """A database that fails says nothing about a picture."""
-    rows = project.rows("SELECT key, verdict, reason FROM uploads WHERE verdict = 'rejected'")
-    assert {row["key"].rpartition("/")[2] for row in rows} <= {"letter.jpg"}, rows
+    assert at_random_moments(driver, project, strike, (0, 1)) > MOMENTS // 2

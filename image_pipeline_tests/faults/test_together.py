@@ -14,15 +14,20 @@ from .project import Project, uploads
 from .proxy import FaultProxy
 from .test_kills import DESK, GET, PUT
 
+BOTH = pytest.mark.parametrize("catalog_url", ["sqlite", "postgres"], indirect=True)
+BOTH_IF_THERE_IS_TIME = pytest.mark.parametrize(
+    "catalog_url", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True
+)
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def catalog_url(request: pytest.FixtureRequest, catalog_url: str) -> str:
-    """Everything here, on both kinds of catalog."""
+
+@pytest.fixture
+def catalog_url(request: pytest.FixtureRequest) -> str:
     if request.param == "postgres":
         return str(request.getfixturevalue("postgres_url"))
-    return catalog_url
+    return "sqlite:///catalog.db"
 
 
+@BOTH
 def test_two_runs_of_a_batch_at_once_do_no_harm(driver: Driver, project: Project) -> None:
     expected = project.send(*uploads())
     driver.run(project, "look")
@@ -36,6 +41,7 @@ def test_two_runs_of_a_batch_at_once_do_no_harm(driver: Driver, project: Project
     Oracle(project).check_all(expected)
 
 
+@BOTH_IF_THERE_IS_TIME
 def test_two_sensors_at_once_claim_every_upload_once(driver: Driver, project: Project) -> None:
     expected = project.send(*uploads())
     both = [driver.start(project) for _ in range(2)]
@@ -43,6 +49,22 @@ def test_two_sensors_at_once_claim_every_upload_once(driver: Driver, project: Pr
     Oracle(project).check_all(expected)
 
 
+@BOTH
+def test_the_same_picture_in_several_batches_at_once_is_one_image(
+    driver: Driver, project: Project
+) -> None:
+    project.environment["IMAGE_PIPELINE_BATCHES__MAX_IMAGES"] = "1"
+    expected = project.send(*(one for one in uploads() if one.name.startswith("a")))
+    driver.run(project, "look")
+    batches = [row["id"] for row in project.rows("SELECT id FROM batches")]
+    together = [driver.start(project, "run", partition=batch) for batch in batches]
+    assert [driver.wait(pid) for pid in together] == [0] * 3, log_of(project)
+    project.let_time_pass()
+    driver.run(project)
+    Oracle(project).check_all(expected)
+
+
+@BOTH_IF_THERE_IS_TIME
 @pytest.mark.parametrize(
     ("pause", "method", "key"),
     [
@@ -76,6 +98,7 @@ def test_a_slow_run_cannot_spoil_what_another_has_finished(
     ]
 
 
+@BOTH
 def test_writers_of_the_catalog_wait_for_each_other(driver: Driver, project: Project) -> None:
     writers = [driver.start(project, "write") for _ in range(6)]
     assert [driver.wait(pid) for pid in writers] == [0] * 6, log_of(project)
@@ -85,6 +108,7 @@ def test_writers_of_the_catalog_wait_for_each_other(driver: Driver, project: Pro
     assert [row["etag"] for row in rows] == [str(n) for n in range(6 * WRITES)]
 
 
+@BOTH_IF_THERE_IS_TIME
 def test_a_run_whose_catalog_fails_is_tried_again(driver: Driver, project: Project) -> None:
     expected = project.send(*uploads())
     driver.run(project, "cycle", Fault(f"{DESK}.commit", nth=2, act="lock"))
@@ -92,6 +116,7 @@ def test_a_run_whose_catalog_fails_is_tried_again(driver: Driver, project: Proje
     Oracle(project).check_all(expected)
 
 
+@BOTH_IF_THERE_IS_TIME
 def test_a_lease_outlives_a_renewal_that_failed(driver: Driver, project: Project) -> None:
     expected = project.send(*uploads())
     renewal = Fault("image_pipeline.resources:Lease._renew", nth=2, act="lock")

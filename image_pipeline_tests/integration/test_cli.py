@@ -258,7 +258,7 @@ def test_help_of_every_command(command):
 def test_names_of_commands_do_not_change_by_accident():
     assert set(cli.commands) == {
         "process", "dedupe", "upload", "presign", "status", "duplicates", "sign", "cookies",
-        "cache", "maintenance", "forget", "demo", "dev", "init", "catalog",
+        "cache", "maintenance", "forget", "demo", "dev", "retry", "init", "catalog",
     }  # fmt: skip
     assert set(cli.commands["cache"].commands) == {"warm", "stats", "invalidate"}
     assert set(cli.commands["maintenance"].commands) == {

@@ -2,7 +2,12 @@
 
 import multiprocessing
 import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
+from unittest import mock
 
 import pytest
 import sqlalchemy as sa
@@ -192,3 +197,176 @@ def test_chunks(count, sizes):
     parts = list(chunks(iter(range(count)), 3))
     assert [len(part) for part in parts] == sizes
     assert [item for part in parts for item in part] == list(range(count))
+
+
+@pytest.fixture
+def postgres(postgres_url):
+    made = Catalog(postgres_url)
+    made.migrate()
+    yield made
+    made.close()
+
+
+def sizes(catalog):
+    with catalog.read() as connection:
+        query = sa.select(schema.uploads.c.key, schema.uploads.c.size)
+        return dict(connection.execute(query).all())
+
+
+def grow(connection, key):
+    row = schema.uploads.c
+    size = connection.execute(sa.select(row.size).where(row.key == key)).scalar_one()
+    connection.execute(sa.update(schema.uploads).where(row.key == key).values(size=size + 1))
+
+
+def in_threads(*functions):
+    """Call functions at once; what they raise."""
+    with ThreadPoolExecutor(len(functions)) as threads:
+        futures = [threads.submit(function) for function in functions]
+        return [future.exception(PATIENCE_SECONDS) for future in futures]
+
+
+def crossing(catalog, change):
+    """Two who change the same two rows, each in the other order, and meet in the middle."""
+    meeting, tries = threading.Barrier(2), []
+
+    def work(connection, first, second):
+        tries.append(first)
+        grow(connection, first)
+        if tries.count(first) == 1:
+            meeting.wait(PATIENCE_SECONDS)
+        grow(connection, second)
+
+    return tries, [
+        partial(change, catalog, partial(work, first=one, second=other))
+        for one, other in (("a", "b"), ("b", "a"))
+    ]
+
+
+def transact(catalog, work):
+    return catalog.transact(work)
+
+
+def write(catalog, work):
+    with catalog.write() as connection:
+        work(connection)
+
+
+def test_a_deadlock_is_done_again_and_done_once(postgres):
+    with postgres.write() as connection:
+        uploads.add(connection, [upload_row("a", size=0), upload_row("b", size=0)])
+    tries, both = crossing(postgres, transact)
+    assert in_threads(*both) == [None, None]
+    assert sizes(postgres) == {"a": 2, "b": 2}
+    assert len(tries) >= 3, "there was no deadlock"
+
+
+def test_a_deadlock_is_told_to_who_cannot_do_it_again(postgres):
+    with postgres.write() as connection:
+        uploads.add(connection, [upload_row("a", size=0), upload_row("b", size=0)])
+    _, both = crossing(postgres, write)
+    (error,) = [error for error in in_threads(*both) if error]
+    assert engine.is_broken_off(error)
+    assert error.orig.pgcode == "40P01"
+    assert sizes(postgres) == {"a": 1, "b": 1}
+
+
+def test_transactions_that_cannot_be_put_in_an_order_are_done_again(postgres_url):
+    """Where the operator of the database asked for serializable transactions."""
+    option = "options=-c%20default_transaction_isolation%3Dserializable"
+    catalog = Catalog(f"{postgres_url}{'&' if '?' in postgres_url else '?'}{option}")
+    with catalog.write() as connection:
+        uploads.add(connection, [upload_row("a", size=0)])
+    meeting, tries = threading.Barrier(2), []
+
+    def work(connection):
+        tries.append(threading.get_ident())
+        if len(tries) <= 2:
+            uploads.counts(connection)
+            meeting.wait(PATIENCE_SECONDS)
+        grow(connection, "a")
+
+    both = partial(catalog.transact, work)
+    assert in_threads(both, both) == [None, None]
+    assert sizes(catalog) == {"a": 2}
+    assert len(tries) >= 3
+    catalog.close()
+
+
+def cut(connection):
+    connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+def test_a_transaction_whose_connection_is_cut_is_done_again(postgres):
+    tries = []
+
+    def work(connection):
+        tries.append(1)
+        uploads.add(connection, [upload_row("a")])
+        if len(tries) < engine.TRIES:
+            cut(connection)
+        return "done"
+
+    assert postgres.transact(work) == "done"
+    assert len(tries) == engine.TRIES
+    assert list(sizes(postgres)) == ["a"]
+
+
+def test_it_is_not_done_again_for_ever(postgres):
+    tries = []
+
+    def work(connection):
+        tries.append(1)
+        cut(connection)
+
+    with pytest.raises(sa.exc.OperationalError):
+        postgres.transact(work)
+    assert len(tries) == engine.TRIES
+
+
+def test_what_fails_by_its_own_fault_is_not_done_again(either_catalog):
+    tries = []
+
+    def work(connection):
+        tries.append(1)
+        uploads.add(connection, [upload_row("a", batch_id="no such batch")])
+
+    with pytest.raises(sa.exc.IntegrityError):
+        either_catalog.transact(work)
+    assert len(tries) == 1
+
+
+def test_a_database_that_never_answered_is_not_waited_for():
+    catalog = Catalog("postgresql+psycopg2://nobody@127.0.0.1:1/nothing")
+    with (
+        mock.patch.object(time, "sleep", side_effect=AssertionError("waited")),
+        pytest.raises(sa.exc.OperationalError),
+    ):
+        catalog.transact(cut)
+
+
+def test_a_database_that_restarts_is_waited_for_but_not_for_ever(postgres):
+    refused = sa.exc.OperationalError("", None, Exception("the database system is starting up"))
+    real, pauses = postgres.engine.connect, []
+    moment = mock.Mock(side_effect=lambda: sum(pauses))
+    with (
+        mock.patch.object(time, "sleep", side_effect=pauses.append),
+        mock.patch.object(time, "monotonic", moment),
+    ):
+        answers = [refused, refused, real]
+        with mock.patch.object(postgres.engine, "connect", side_effect=lambda: given(answers)):
+            assert sizes(postgres) == {}
+        assert len(pauses) == 2
+        with (
+            mock.patch.object(postgres.engine, "connect", side_effect=refused),
+            pytest.raises(sa.exc.OperationalError),
+        ):
+            sizes(postgres)
+    assert 0.9 * engine.PATIENCE_SECONDS < sum(pauses[2:]) <= engine.PATIENCE_SECONDS
+
+
+def given(answers):
+    answer = answers.pop(0)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer()
