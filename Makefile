@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 3000
 
-.PHONY: help setup demo dev test test-games test-faults test-production lint bench audit clean
+.PHONY: help setup demo dev test test-browser test-games test-faults test-production lint bench audit clean
 .DEFAULT_GOAL := help
 
 help: ## Show what there is
@@ -28,6 +28,9 @@ dev: $(READY) ## Run bucket, Dagster UI, sensors and schedules until Ctrl-C
 
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest
+
+test-browser: $(READY) ## Look at the pages in a real browser (Debian: chromium)
+	$(BIN)/python -m pytest -m browser image_pipeline_tests/browser
 
 test-games: $(READY) ## Play 1,000 games of uploads, crashes and cleanups against each other
 	IMAGE_PIPELINE_SEQUENCES=1000 $(BIN)/python -m pytest --timeout 3000 \

@@ -394,7 +394,8 @@ class KeepMinutes(_Part):
     """
 
     index: float = Field(default=30.0, gt=0)
-    manifest: float = Field(default=60.0, gt=0)
+    # No longer than files stay that it may name: cleanup.grace_days is a day at least.
+    manifest: float = Field(default=60.0, gt=0, le=24 * 60)
     thumbnail: float = Field(default=24 * 60.0, gt=0)
     statistics: float = Field(default=5.0, gt=0)
 

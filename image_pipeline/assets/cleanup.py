@@ -102,13 +102,13 @@ def cleanup_report(
 
 def _clean(tools: Tools, config: HousekeepingConfig, dry: bool) -> _Cleanup:
     parts = (tools.bucket, tools.catalog, tools.settings, tools.settings.now)
-    plan = _to_apply(tools, config.confirm_plan, tools.settings.now())
     due = due_for_purge(tools.catalog, tools.settings, tools.settings.now())
+    # First, as it is due also while a plan waits to be confirmed, or cannot be read.
+    purged = None if dry else purge_trash(*parts, progress=tools.progress)
+    plan = _to_apply(tools, config.confirm_plan, tools.settings.now())
     first = next(read_entries(tools.bucket, plan), [])[:SHOWN] if plan else []
     if dry:
         return _Cleanup(True, plan, None, None, due, first)
-    # First, as it is due also while a plan waits to be confirmed.
-    purged = purge_trash(*parts, progress=tools.progress)
     applied = None
     if plan is not None:
         applied = apply_plan(*parts, plan.id, confirm=config.confirm_plan, progress=tools.progress)

@@ -102,6 +102,22 @@ def is_empty(connection: sa.Connection) -> bool:
     return all(connection.execute(sa.select(table).limit(1)).first() is None for table in TABLES)
 
 
+def superseded_files(connection: sa.Connection) -> list[str]:
+    """Keys of files that no publication names: housekeeping may have removed them since."""
+    is_published = sa.exists().where(
+        publications.c.canonical_id == variants.c.image_id,
+        publications.c.recipe == variants.c.recipe,
+    )
+    query = sa.select(variants.c.key).where(~variants.c.dropped, ~is_published)
+    return list(connection.execute(query.order_by(variants.c.key)).scalars())
+
+
+def drop_files(connection: sa.Connection, keys: Iterable[str]) -> None:
+    """Forget files that are not in the bucket any more."""
+    for part in chunks(keys):
+        connection.execute(sa.delete(variants).where(variants.c.key.in_(part)))
+
+
 def follow_ids(connection: sa.Connection) -> None:
     """Let Postgres number new uploads behind the restored ones; SQLite does by itself."""
     if connection.dialect.name == "postgresql":

@@ -188,6 +188,39 @@ def published_images(connection: sa.Connection, source: str, ids: Iterable[str])
     return found
 
 
+def publishing_sources(
+    connection: sa.Connection, names: Collection[str], ids: Iterable[str]
+) -> dict[str, list[str]]:
+    """Which of these sources have a publication of each of these images."""
+    found: dict[str, list[str]] = {}
+    for part in chunks(ids):
+        query = (
+            sa.select(publications.c.image_id, publications.c.source)
+            .where(publications.c.source.in_(names), publications.c.image_id.in_(part))
+            .order_by(publications.c.source)
+        )
+        for image, source in connection.execute(query):
+            found.setdefault(image, []).append(source)
+    return found
+
+
+def published_since(
+    connection: sa.Connection, names: Collection[str], ids: Iterable[str], moment: datetime
+) -> set[str]:
+    """Those of these images of which, or with whose files, something was published since."""
+    found: set[str] = set()
+    for part in chunks(ids):
+        mine = publications.c.source.in_(names) & publications.c.image_id.in_(part)
+        # Two queries, as each has an index of its own.
+        for column, where in (
+            (publications.c.image_id, mine),
+            (publications.c.canonical_id, publications.c.canonical_id.in_(part)),
+        ):
+            query = sa.select(column).where(where, publications.c.published_at > moment)
+            found.update(connection.execute(query).scalars())
+    return found
+
+
 def member_images(connection: sa.Connection, source: str, ids: Iterable[str]) -> set[str]:
     """Those of these images that belong to a source."""
     found: set[str] = set()
@@ -342,18 +375,26 @@ def get_plan(connection: sa.Connection, plan: str) -> dict[str, Any] | None:
 
 
 def recent_plans(
-    connection: sa.Connection, kind: str | None = None, limit: int = 20
+    connection: sa.Connection,
+    kind: str | None = None,
+    limit: int = 20,
+    *,
+    until: datetime | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of plans, the newest first; of one kind or of all."""
+    """Rows of plans (of those made until a moment), the newest first; of one kind or of all."""
     query = sa.select(plans).order_by(plans.c.created_at.desc(), plans.c.id.desc()).limit(limit)
     if kind is not None:
         query = query.where(plans.c.kind == kind)
+    if until is not None:
+        query = query.where(plans.c.created_at <= until)
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def newest_plan(connection: sa.Connection, kind: str) -> dict[str, Any] | None:
-    """The row of the newest plan of a kind."""
-    return next(iter(recent_plans(connection, kind, 1)), None)
+def newest_plan(
+    connection: sa.Connection, kind: str, *, until: datetime | None = None
+) -> dict[str, Any] | None:
+    """The row of the newest plan of a kind (of those made until a moment)."""
+    return next(iter(recent_plans(connection, kind, 1, until=until)), None)
 
 
 def set_plan_state(connection: sa.Connection, plan: str, state: str, **values: Any) -> None:

@@ -11,6 +11,7 @@ renews its hold. One that stops renewing is taken for dead: the next takes its r
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
@@ -26,6 +27,9 @@ ABANDONED = timedelta(hours=1)
 LEASE = timedelta(minutes=2)
 
 _LOCK = "removals"
+
+#: Key of the row that says which forgetting ended last; no object of ours, or of a source, has it.
+_FORGOTTEN = "forgotten"
 
 
 def hold(connection: sa.Connection) -> None:
@@ -58,9 +62,17 @@ def begin(connection: sa.Connection, plan: str, keys: Iterable[str], now: dateti
 
 
 def renew(connection: sa.Connection, plan: str, now: datetime) -> bool:
-    """Say that the plan is still at work. False if nothing is its own any more."""
-    statement = sa.update(removals).where(removals.c.plan_id == plan).values(touched_at=now)
-    return connection.execute(statement).rowcount > 0
+    """Say that the plan is still at work. False if nothing is its own any more.
+
+    Also if it said nothing for so long, asleep perhaps, that others took it for dead: they may
+    rely on what it was about to remove, and it has to ask again.
+    """
+    oldest = sa.select(sa.func.min(removals.c.touched_at)).where(removals.c.plan_id == plan)
+    touched = connection.execute(oldest).scalar()
+    if touched is None or touched <= now - ABANDONED:
+        return False
+    connection.execute(sa.update(removals).where(removals.c.plan_id == plan).values(touched_at=now))
+    return True
 
 
 def end(connection: sa.Connection, plan: str, keys: Iterable[str]) -> None:
@@ -82,12 +94,23 @@ def being_removed(connection: sa.Connection, keys: Iterable[str], now: datetime)
     return found
 
 
+def end_forgetting(connection: sa.Connection, holder: str, now: datetime) -> None:
+    """End everything that a forgetting announced, also before it was killed. Call :func:`hold`.
+
+    There is no plan that :func:`mark` could tell it by: so a row of its own says that one ended.
+    """
+    mine = sa.or_(removals.c.plan_id == holder, removals.c.key == _FORGOTTEN)
+    connection.execute(sa.delete(removals).where(mine))
+    last = {"key": _FORGOTTEN, "plan_id": f"forget {secrets.token_hex(8)}", "touched_at": now}
+    connection.execute(sa.insert(removals).values(last))
+
+
 #: What :func:`mark` gives.
 Mark = tuple[object, ...]
 
 
 def mark(connection: sa.Connection) -> Mark:
-    """Something that differs once any plan of orphans has removed a chunk more.
+    """Something that differs once any plan of orphans or any forgetting has removed more.
 
     Whoever wrote an object looks at this before and after: while it is the same, nothing that
     :func:`being_removed` does not tell has removed the object since.
@@ -100,7 +123,12 @@ def mark(connection: sa.Connection) -> Mark:
     begun = sa.select(sa.func.count()).where(
         plans.c.kind == "orphans", plans.c.state.not_in(waiting)
     )
-    return (connection.execute(begun).scalar_one(), *going)
+    forgotten = sa.select(removals.c.plan_id).where(removals.c.key == _FORGOTTEN)
+    return (
+        connection.execute(begun).scalar_one(),
+        connection.execute(forgotten).scalar(),
+        *going,
+    )
 
 
 def take(connection: sa.Connection, key: str, holder: str, now: datetime) -> datetime | None:

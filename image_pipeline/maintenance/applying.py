@@ -207,6 +207,7 @@ class _Work:
             partial(trash_key, self.plan.id),
             archive=self.plan.archive,
             still_mine=self.hold.renew,
+            surely_mine=self.hold.prove,
             threads=threads,
         )
         for number, entries in enumerate(read_entries(self.bucket, self.plan)):
@@ -252,13 +253,15 @@ class _Work:
             removals.hold(connection)
             housekeeping.set_plan_state(connection, self.plan.id, "applying")
             references = liveness.classify(connection, entries)
+            renewed = self._published_since(connection, liveness, entries)
             for entry, reference in zip(entries, references, strict=True):
                 if not reference.orphan or entry.key.startswith(protected):
                     results.append(Removed(entry, "skipped_now_live"))
                 elif reference.by != "superseded_variant":
                     going.append(entry)
-                elif entry.row is None:
-                    # It had no row when it was planned: it was made anew, and is another file.
+                elif entry.row is None or liveness.place_of(entry.key).id in renewed:
+                    # Without a row when it was planned it was made anew, and is another file. What
+                    # was published since may have named it until a moment ago.
                     results.append(Removed(entry, "skipped_changed"))
                 else:
                     going.append(entry)
@@ -268,6 +271,16 @@ class _Work:
             results += [Removed(entry, "skipped_busy") for entry in going if entry.key not in ours]
             _delete_rows(connection, ours.intersection(superseded))
         return [entry for entry in going if entry.key in ours], results
+
+    def _published_since(
+        self, connection: sa.Connection, liveness: Liveness, entries: Sequence[Entry]
+    ) -> set[str]:
+        """Images of superseded entries of which something was published since the plan."""
+        images = {liveness.place_of(entry.key).id for entry in entries if entry.row is not None}
+        names = {*housekeeping.sources(connection), *self.settings.sources}
+        return housekeeping.published_since(
+            connection, sorted(names), sorted(images), self.plan.created_at
+        )
 
     def _conclude(self, results: Sequence[Removed]) -> None:
         """Write down what was done; nothing of the chunk is announced any more.

@@ -19,7 +19,7 @@ from image_pipeline.catalog import housekeeping, uploads
 from image_pipeline.catalog.housekeeping import VariantRow
 from image_pipeline.settings import OWN_PREFIXES, Settings
 from image_pipeline.store.bucket import Bucket, ObjectGoneError
-from image_pipeline.store.layout import index_key
+from image_pipeline.store.layout import image_manifest_key, index_key
 
 Kind = Literal[
     "upload", "variant", "manifest", "batch", "ledger", "index", "gallery", "table", "plan",
@@ -140,12 +140,14 @@ class Liveness:
         self.clock = clock
         self._prefixes = [(one.prefix, name) for name, one in settings.sources.items()]
         self._indexes: dict[str, str | None] = {}
+        self._manifests: dict[str, str] = {}
 
     def classify(self, connection: sa.Connection, objects: Sequence[ObjectLike]) -> list[Reference]:
         """Who refers to each of up to 1,000 objects now, in their order.
 
-        Raises ``StoreError`` if the index of a source cannot be read.
+        Raises ``StoreError`` if the index of a source, or a manifest, cannot be read.
         """
+        self._manifests.clear()
         places = [self.place_of(one.key) for one in objects]
         groups: dict[tuple[Kind, str], list[_Named]] = {}
         for one, place in zip(objects, places, strict=True):
@@ -191,7 +193,8 @@ class Liveness:
         if rest:
             surroundings = self._surroundings(connection, {one.place.id for one in rest})
             for one in rest:
-                found[one.key] = self._unpublished(rows.get(one.key), one.place.id, surroundings)
+                row = rows.get(one.key)
+                found[one.key] = self._unpublished(one.key, row, one.place.id, surroundings)
         return found
 
     def _surroundings(self, connection: sa.Connection, images: set[str]) -> _Surroundings:
@@ -208,17 +211,20 @@ class Liveness:
         return _Surroundings(
             busy,
             unpublished,
+            housekeeping.publishing_sources(connection, names, images),
             housekeeping.recipes_being_replaced(connection, images),
             self.clock() - timedelta(days=self.settings.maintenance.cleanup.grace_days),
         )
 
-    def _unpublished(self, row: VariantRow | None, image: str, around: _Surroundings) -> Reference:
+    def _unpublished(
+        self, key: str, row: VariantRow | None, image: str, around: _Surroundings
+    ) -> Reference:
         """Of a variant that no publication names."""
         if image in around.busy:
             return Reference("variant", "open_batch")
         if row is None or row.dropped:
-            by = "unknown_variant" if row is None else "dropped_variant"
-            return Reference("variant", by, orphan=True)
+            named = row is None and self._is_in_a_manifest(key, image, around)
+            return _without_row(row, named=named)
         if row.created_at > around.young_after:
             return Reference("variant", "young_row")
         # Published before publications were recorded: any of its files may be in a manifest.
@@ -227,6 +233,25 @@ class Liveness:
         if (image, row.recipe) in around.being_replaced:
             return Reference("variant", "unfinished_change")
         return Reference("variant", "superseded_variant", orphan=True)
+
+    def _is_in_a_manifest(self, key: str, image: str, around: _Surroundings) -> bool:
+        """Whether a manifest in the bucket names a variant that the catalog does not have.
+
+        Its row was deleted because the file was missing, and the batch that made it anew was
+        given up; or the catalog was rebuilt from an export that is older than the manifest.
+        """
+        return any(key in self._manifest(one, image) for one in around.sources.get(image, ()))
+
+    def _manifest(self, source: str, image: str) -> str:
+        """The text of an image's manifest; empty if there is none."""
+        name = image_manifest_key(source, image)
+        if name not in self._manifests:
+            try:
+                text = self.bucket.get(name).decode("utf-8", "replace")
+            except ObjectGoneError:
+                text = ""
+            self._manifests[name] = text
+        return self._manifests[name]
 
     def _index_pages(self, source: str, named: Sequence[_Named]) -> dict[str, Reference]:
         found = {}
@@ -268,11 +293,13 @@ class _Surroundings:
     """What may need files that no publication names.
 
     ``busy`` are images of open batches, ``unpublished`` images around which somebody has no
-    publication; ``being_replaced`` pairs (image, recipe) whose manifests may still be the old ones.
+    publication, ``sources`` who publishes an image; ``being_replaced`` pairs (image, recipe)
+    whose manifests may still be the old ones.
     """
 
     busy: set[str]
     unpublished: set[str]
+    sources: dict[str, list[str]]
     being_replaced: set[tuple[str, str]]
     young_after: datetime
 
@@ -289,10 +316,21 @@ def _all(named: Iterable[_Named], reference: Reference) -> dict[str, Reference]:
     return {one.key: reference for one in named}
 
 
+def _without_row(row: VariantRow | None, *, named: bool) -> Reference:
+    """Of a variant that has no row, or one that says it has no object."""
+    if named:
+        return Reference("variant", "manifest")
+    by = "unknown_variant" if row is None else "dropped_variant"
+    return Reference("variant", by, orphan=True)
+
+
 def _uploads(
     connection: sa.Connection, source: str, named: Sequence[_Named]
 ) -> dict[str, Reference]:
-    known = uploads.known(connection, source, (one.key for one in named))
+    # Also as an upload of another source: one that was renamed, or had this prefix before.
+    known: set[tuple[str, str]] = set()
+    for name in {source, *housekeeping.sources(connection)}:
+        known |= uploads.known(connection, name, (one.key for one in named))
     return {
         one.key: Reference("upload", "upload")
         if (one.key, one.object.etag) in known

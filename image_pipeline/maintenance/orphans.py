@@ -13,13 +13,13 @@ from image_pipeline.catalog.housekeeping import InventoryRow, Sighting
 from image_pipeline.maintenance.inventory import Listed
 from image_pipeline.maintenance.liveness import ORPHAN_REASONS, SUPERSEDED
 from image_pipeline.maintenance.plans import PlanRefused
-from image_pipeline.settings import Cleanup
+from image_pipeline.settings import Cleanup, Discovery
 
 #: Why an orphan is kept for now, by the guard that says so.
 GUARDS = ("protected", "young", "lately_needed", "seen_once", "not_swept")
 
 #: A sweep of a source's prefix has passed an object after so long: it takes minutes, and starts
-#: over as soon as it has come to the end.
+#: over as soon as it has come to the end, or, where events tell of uploads, at its next turn.
 SWEEP = timedelta(days=1)
 
 #: An inventory says little about a bucket after that.
@@ -37,7 +37,8 @@ MIN_LISTING = 0.9
 class Rules:
     """What the guards go by, at a moment ``now`` (UTC).
 
-    ``discovered_until`` is when discovery last recorded an upload of a source.
+    ``discovered_until`` is when discovery last recorded an upload of a source, ``sweep`` how
+    long it may take until a sweep has passed an object.
     """
 
     now: datetime
@@ -46,6 +47,7 @@ class Rules:
     apart: timedelta
     protected: tuple[str, ...]
     discovered_until: Mapping[str, datetime]
+    sweep: timedelta = SWEEP
 
 
 def rules_of(
@@ -53,8 +55,13 @@ def rules_of(
     now: datetime,
     discovered_until: Mapping[str, datetime],
     older_than_days: float | None = None,
+    discovery: Discovery | None = None,
 ) -> Rules:
-    """The rules of the settings; ``older_than_days`` can only make the grace periods longer."""
+    """The rules of the settings; ``older_than_days`` can only make the grace periods longer.
+
+    With a queue of events, ``discovery`` may sweep seldom: the sweep after the next one is
+    waited for.
+    """
     longer = older_than_days or 0.0
     return Rules(
         now,
@@ -63,16 +70,29 @@ def rules_of(
         timedelta(hours=cleanup.sightings_hours),
         cleanup.protected,
         discovered_until,
+        _longest_sweep(discovery),
     )
 
 
-def sighted(found: Listed, before: Sighting | None, inventory: InventoryRow) -> Sighting:
+def _longest_sweep(discovery: Discovery | None) -> timedelta:
+    if discovery is None or discovery.queue_url is None:
+        return SWEEP
+    return max(SWEEP, 2 * timedelta(minutes=discovery.reconcile_minutes))
+
+
+def sighted(
+    found: Listed,
+    before: Sighting | None,
+    inventory: InventoryRow,
+    asked_at: datetime | None = None,
+) -> Sighting:
     """What is known of an orphan now that an inventory has it.
 
     Another version, another reason or a first sighting that lies in the future begin anew:
-    somebody had to do with the object since.
+    somebody had to do with the object since. ``asked_at`` is when it was asked who refers to it,
+    where that was not when the inventory was taken: until then somebody may have.
     """
-    first_at = inventory.taken_at
+    first_at = asked_at or inventory.taken_at
     if before is not None and _is_same(found, before):
         first_at = min(first_at, before.first_at)
     return Sighting(
@@ -106,7 +126,7 @@ def kept_by(sighting: Sighting, source: str, rules: Rules) -> str | None:
         return "lately_needed"
     if sighting.last_at - sighting.first_at < rules.apart:
         return "seen_once"
-    if is_upload and not _was_swept(sighting, rules.discovered_until.get(source)):
+    if is_upload and not _was_swept(sighting, rules.discovered_until.get(source), rules.sweep):
         return "not_swept"
     return None
 
@@ -179,12 +199,12 @@ def _is_same(found: Listed, before: Sighting) -> bool:
     return now == (before.etag, before.size, before.last_modified, before.reason)
 
 
-def _was_swept(sighting: Sighting, discovered_until: datetime | None) -> bool:
+def _was_swept(sighting: Sighting, discovered_until: datetime | None, sweep: timedelta) -> bool:
     """Whether discovery was at work after an upload came and still did not record it.
 
     While no sensor runs, every upload is unknown: it waits to be discovered.
     """
-    return discovered_until is not None and discovered_until > sighting.last_modified + SWEEP
+    return discovered_until is not None and discovered_until > sighting.last_modified + sweep
 
 
 def _when(moment: datetime) -> str:

@@ -204,7 +204,11 @@ class _Planner:
         with catalog.read() as connection:
             discovered = housekeeping.discovered_until(connection)
         cleanup = settings.maintenance.cleanup
-        self.rules: Rules = rules_of(cleanup, now, discovered, scope.older_than_days)
+        self.rules: Rules = rules_of(
+            cleanup, now, discovered, scope.older_than_days, settings.discovery
+        )
+        # A report of S3 is of a day before it was asked who refers to its objects.
+        self.asked_at = now if inventory.origin == "s3-inventory" else None
         self.kept: Counter[str] = Counter()
         self.by_reason: dict[str, Total] = {}
         self.shown: list[Entry] = []
@@ -260,7 +264,9 @@ class _Planner:
                 for one, reference in zip(part, references, strict=True)
                 if reference.orphan
             ]
-            sightings = [sighted(one, seen.get(one.key), self.inventory) for one in orphans]
+            sightings = [
+                sighted(one, seen.get(one.key), self.inventory, self.asked_at) for one in orphans
+            ]
             ripe = [
                 (one, sighting)
                 for one, sighting in zip(orphans, sightings, strict=True)

@@ -35,6 +35,9 @@ PlanState = Literal[
 #: of S3 deletes at most.
 CHUNK = 1000
 
+#: A plan that is younger than now by more is of a rehearsal, or of a clock that was ahead.
+AHEAD = timedelta(minutes=5)
+
 _PARQUET = "application/vnd.apache.parquet"
 
 
@@ -170,10 +173,11 @@ def read_plan(catalog: Catalog, plan: str) -> Plan:
     return _plan(row)
 
 
-def newest_plan(catalog: Catalog, kind: PlanKind) -> Plan | None:
-    """The plan of a kind that was made last."""
+def newest_plan(catalog: Catalog, kind: PlanKind, now: datetime | None = None) -> Plan | None:
+    """The plan of a kind that was made last; with ``now`` none of rehearsals of times to come."""
+    until = None if now is None else now + AHEAD
     with catalog.read() as connection:
-        row = housekeeping.newest_plan(connection, kind)
+        row = housekeeping.newest_plan(connection, kind, until=until)
     return None if row is None else _plan(row)
 
 
@@ -202,6 +206,12 @@ def check_applicable(
     ``plan_hours`` is how old a plan may be when its applying begins; one that was begun may
     always be finished.
     """
+    if plan.created_at > now + AHEAD:
+        raise PlanRefused(
+            "plan_ahead",
+            f"plan {plan.id} is of {plan.created_at:%Y-%m-%d %H:%M} UTC, which is yet to come: a"
+            " rehearsal made it, or a clock that was ahead; make a new one",
+        )
     if plan.state == "applying":
         return
     if plan.state not in ("planned", "needs_confirmation"):

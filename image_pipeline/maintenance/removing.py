@@ -76,8 +76,8 @@ _Made = _Copied | Removed
 class Remover:
     """Removes chunks of entries. ``trash`` tells where the copy of a key goes.
 
-    ``still_mine`` is asked from time to time and before anything is deleted; it raises where the
-    work now belongs to somebody else.
+    ``still_mine`` is asked from time to time, ``surely_mine`` before anything is deleted; they
+    raise where the work now belongs to somebody else.
     """
 
     def __init__(
@@ -87,12 +87,14 @@ class Remover:
         *,
         archive: bool,
         still_mine: Callable[[], None],
+        surely_mine: Callable[[], None] | None = None,
         threads: int = THREADS,
     ) -> None:
         self.bucket = bucket
         self.trash = trash
         self.archive = archive
         self.still_mine = still_mine
+        self.surely_mine = surely_mine or still_mine
         self.threads = threads
 
     @property
@@ -109,7 +111,8 @@ class Remover:
                 checked.append(one)
             else:
                 results.append(Removed(one.entry, "failed", "its copy is not in the trash"))
-        self.still_mine()
+        # The clock of a machine that slept did not tell how long: so the catalog is asked.
+        self.surely_mine()
         return results + self._delete([one.entry for one in checked])
 
     def _copy_all(

@@ -37,6 +37,9 @@ _PLANS = 156
 #: Hours until what was asked back from Glacier can be read, by tier (S3's own upper bounds).
 _HOURS = {"Expedited": 1, "Standard": 5, "Bulk": 12}
 
+#: Name in the results of a plan of the time at which a restore was last begun.
+RESTORING = "restoring_at"
+
 #: What became of an entry that was to be put back. ``there`` was never gone, or is there again;
 #: ``conflict`` is another object under its name, which is left; ``thawing`` has been asked back
 #: from the archive; ``missing`` is neither in its place nor in the trash.
@@ -105,7 +108,16 @@ def restore_plan(
     with held(catalog, clock, plan.id) as hold:
         plan = read_plan(catalog, plan_id)
         _check_restorable(plan)
+        _note_restoring(catalog, plan.id, clock())
         return _Restoring(bucket, catalog, settings, clock, plan, hold).run(progress, threads)
+
+
+def _note_restoring(catalog: Catalog, plan: str, now: datetime) -> None:
+    """Keep with a plan when somebody last wanted it undone: its trash is kept anew from then."""
+    with catalog.write() as connection:
+        row = housekeeping.get_plan(connection, plan) or {}
+        results = {**(row.get("results") or {}), RESTORING: now.isoformat()}
+        housekeeping.set_plan_state(connection, plan, row["state"], results=results)
 
 
 def _check_restorable(plan: Plan) -> None:
@@ -231,10 +243,13 @@ def purge_trash(
     for plan in due_for_purge(catalog, settings, clock()):
         try:
             with held(catalog, clock, plan.id) as hold:
+                # Somebody may have restored it, or begun to, while others were emptied.
+                if not _is_still_due(catalog, settings, plan.id, clock()):
+                    continue
                 count, total, failed = _empty(bucket, plan.id, hold, progress)
                 if not failed:
                     purged.append(plan.id)
-                    _mark_purged(catalog, plan, clock())
+                    _mark_purged(catalog, read_plan(catalog, plan.id), clock())
         except PlanRefused as error:
             errors.append(str(error))
             continue
@@ -247,14 +262,24 @@ def due_for_purge(catalog: Catalog, settings: Settings, now: datetime) -> list[P
     """Plans whose time in the trash is over, the oldest first."""
     with catalog.read() as connection:
         rows = housekeeping.recent_plans(connection, "orphans", _PLANS)
+    return [read_plan(catalog, row["id"]) for row in reversed(rows) if _is_due(row, settings, now)]
+
+
+def _is_still_due(catalog: Catalog, settings: Settings, plan: str, now: datetime) -> bool:
+    with catalog.read() as connection:
+        row = housekeeping.get_plan(connection, plan)
+    return row is not None and _is_due(row, settings, now)
+
+
+def _is_due(row: Mapping[str, Any], settings: Settings, now: datetime) -> bool:
+    """Whether the time of a plan's trash is over, since it was filled or was last wanted back."""
     days = settings.maintenance.cleanup.trash_days
-    due = []
-    for row in reversed(rows):
-        since = {"applied": row["applied_at"], "restored": _leftovers_since(row)}.get(row["state"])
-        least = max(days, ARCHIVE_DAYS) if row["archive"] else days
-        if since is not None and since + timedelta(days=least) <= now:
-            due.append(read_plan(catalog, row["id"]))
-    return due
+    least = timedelta(days=max(days, ARCHIVE_DAYS) if row["archive"] else days)
+    since = {"applied": row["applied_at"], "restored": _leftovers_since(row)}.get(row["state"])
+    wanted = (row["results"] or {}).get(RESTORING)
+    if since is not None and wanted:
+        since = max(since, datetime.fromisoformat(wanted))
+    return since is not None and since + least <= now
 
 
 def _leftovers_since(row: Mapping[str, Any]) -> datetime | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from image_pipeline.catalog import housekeeping
 from image_pipeline.catalog import images as catalog_images
 from image_pipeline.catalog import publications as catalog_publications
 from image_pipeline.catalog import removals as catalog_removals
@@ -90,6 +91,16 @@ class Manifests:
                 for image, document in documents.items()
                 if document["canonical"] not in held
             ]
+            # What is needed again was not seen unneeded, should that end before the next look.
+            housekeeping.forget_sightings(
+                connection,
+                {
+                    variant["key"]
+                    for document in documents.values()
+                    if document["canonical"] not in held
+                    for variant in document["variants"]
+                },
+            )
             return held, catalog_publications.announce(
                 connection, self.source, self.batch, rows, self.tools.clock()
             )

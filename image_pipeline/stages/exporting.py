@@ -6,6 +6,7 @@ import gzip
 import json
 import tempfile
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +23,9 @@ from image_pipeline.catalog.schema import batches, uploads
 from image_pipeline.delivery.manifest import to_json
 from image_pipeline.store.bucket import Bucket
 from image_pipeline.store.layout import BATCHES, LEDGER, ledger_key, separations_key
+
+#: HEAD requests at a time.
+THREADS = 32
 
 
 class RebuildError(Exception):
@@ -87,6 +91,7 @@ def rebuild(
         done.exports = len(files)
         for prefix in prefixes:
             _follow_moves(connection, bucket, prefix, now)
+        _drop_removed(connection, bucket)
         done.unfinished = _reopen(connection, bucket, now)
         export.follow_ids(connection)
         for table in export.TABLES:
@@ -109,6 +114,18 @@ def _follow_moves(connection: sa.Connection, bucket: Bucket, prefix: str, now: d
             if was is not None:
                 moved.append(Moved(key, was.etag, one.etag, one.storage_class))
         originals.follow(connection, moved, now)
+
+
+def _drop_removed(connection: sa.Connection, bucket: Bucket) -> None:
+    """Know no files that were removed since their batch was exported.
+
+    Should their recipe come back, they would pass for made, and be published.
+    """
+    keys = export.superseded_files(connection)
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="head") as threads:
+        heads = threads.map(bucket.head, keys)
+        gone = [key for key, head in zip(keys, heads, strict=True) if head is None]
+    export.drop_files(connection, gone)
 
 
 def _download(

@@ -290,7 +290,8 @@ class _Forgetting:
         if self.versioned:
             self._erase({one.key for one in bucket.versions(f"variants/{image}/")})
         with self.tools.catalog.write() as connection:
-            catalog_removals.end(connection, holder, keys)
+            catalog_removals.hold(connection)
+            catalog_removals.end_forgetting(connection, holder, self.tools.clock())
 
     def _rewrite(self, names: Names) -> None:
         """Take every mention out of the documents of batches, tables and plans."""
@@ -310,12 +311,16 @@ class _Forgetting:
         if data == EMPTY:
             self._erase([key])
             return
-        head = self.tools.bucket.head(key)
-        if self.versioned:
-            self.tools.bucket.erase(key)
+        bucket = self.tools.bucket
+        # First the new version, then the old ones go: a ledger that is lost is nowhere else.
+        found = bucket.versions(key) if self.versioned else ()
+        old = [one for one in found if one.key == key]
+        head = bucket.head(key)
         if head is not None:
-            self.tools.bucket.put(key, data, head.content_type, head.cache_control or None)
+            bucket.put(key, data, head.content_type, head.cache_control or None)
             self.report.rewritten.append(key)
+        if old:
+            bucket.erase(key, old)
 
     def _rewrite_plan(self, key: str, data: bytes, names: Names) -> None:
         """A plan is known by its digest: the catalog has the new one first."""

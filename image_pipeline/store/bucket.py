@@ -283,12 +283,12 @@ class Bucket:
         """Every version of the objects under ``prefix``, and the marks of their deletions."""
         return deleting.versions(self.client, self.name, prefix)
 
-    def erase(self, key: str) -> int:
-        """Delete every version of an object for good; returns how many there were.
+    def erase(self, key: str, only: Sequence[Version] | None = None) -> int:
+        """Delete every version of an object, or ``only`` these, for good; how many there were.
 
         Needs the right ``s3:DeleteObjectVersion``, which nothing else in the pipeline uses.
         """
-        return deleting.erase(self.client, self.name, key)
+        return deleting.erase(self.client, self.name, key, only)
 
     def lifecycle(self) -> builtins.list[dict[str, Any]]:
         """The rules of the bucket's lifecycle configuration; none where there is none."""

@@ -60,9 +60,11 @@ def versions(client: S3Client, bucket: str, prefix: str) -> Iterator[Version]:
                 yield Version(mark["Key"], mark["VersionId"], True)
 
 
-def erase(client: S3Client, bucket: str, key: str) -> int:
-    """Delete every version of an object for good; returns how many there were."""
-    found = [one for one in versions(client, bucket, key) if one.key == key]
+def erase(client: S3Client, bucket: str, key: str, only: Sequence[Version] | None = None) -> int:
+    """Delete every version of an object, or only these, for good; returns how many there were."""
+    found = only
+    if found is None:
+        found = [one for one in versions(client, bucket, key) if one.key == key]
     for version in found:
         with translated(key):
             client.delete_object(Bucket=bucket, Key=key, VersionId=version.id)

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from image_pipeline.catalog.schema import plans, sightings
 from image_pipeline.maintenance.applying import apply_plan
+from image_pipeline.maintenance.holding import held
 from image_pipeline.maintenance.plans import PlanRefused, plan_key
 from image_pipeline.maintenance.trash import due_for_purge, purge_trash, restore_plan
 from image_pipeline.store.bucket import StoreError
@@ -239,16 +240,26 @@ def test_a_plan_in_other_hands_is_not_purged(world):
     plan = world.plan(world.orphans(1))
     apply(world, plan)
     world.clock.advance(days=30)
-    refused = []
+    with held(world.catalog, world.clock, plan):
+        done = purge_trash(*parts(world))
+    assert done.plans == []
+    assert "another process is at plan" in done.errors[0]
+    assert purge_trash(*parts(world)).plans == [plan]
+
+
+def test_a_plan_is_not_purged_while_it_is_restored(world):
+    plan = world.plan(world.orphans(1))
+    apply(world, plan)
+    world.clock.advance(days=30)
+    purged = []
 
     def purge(call, _):
         if call == "copy":
             world.bucket.before = quiet
-            refused.append(purge_trash(*parts(world)))
+            purged.append(purge_trash(*parts(world)))
 
     world.bucket.before = purge
     restore(world, plan)
-    assert refused[0].plans == []
-    assert "another process is at plan" in refused[0].errors[0]
+    assert purged[0].plans == []
     with world.catalog.read() as connection:
         assert connection.execute(sa.select(plans.c.state)).scalars().all() == ["restored"]

@@ -198,6 +198,34 @@ def test_of_a_versioned_bucket_no_version_is_left(tools, published):
     assert not [key for key in kept if CANONICAL in key or key == KEY]
 
 
+@ON_A_SERVER
+def test_a_document_of_others_is_never_away(tools, published, monkeypatch):
+    """On a versioned bucket an erased ledger is gone for good, should the call be killed then."""
+
+    class Killed(BaseException):
+        pass
+
+    bucket, put = tools.bucket, tools.bucket.put
+    bucket.client.put_bucket_versioning(
+        Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"}
+    )
+    manifest_of_batch = layout.batch_manifest_key(published)
+
+    def killed(key, *arguments, **options):
+        if key == manifest_of_batch:
+            raise Killed
+        return put(key, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bucket, "put", killed)
+        with pytest.raises(Killed):
+            forget(tools, KEY)
+    assert bucket.head(manifest_of_batch) is not None
+    check_forgotten(tools, published, forget(tools, KEY))
+    assert NEIGHBOUR in bucket.get(manifest_of_batch).decode()
+    assert len(list(bucket.versions(manifest_of_batch))) == 1
+
+
 STEPS = ["_unpublish", "_is_waited_for", "_remove_pixels", "_rewrite", "_end", "_erase",
          "_update_index", "_rewrite_plan"]  # fmt: skip
 

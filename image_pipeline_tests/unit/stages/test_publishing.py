@@ -12,7 +12,7 @@ from PIL import Image
 
 from image_pipeline.catalog import batches, groups, images, removals
 from image_pipeline.catalog.images import Member
-from image_pipeline.catalog.schema import changes, publications, variants, warmth
+from image_pipeline.catalog.schema import changes, publications, sightings, variants, warmth
 from image_pipeline.imaging.recipe import recipe_fingerprint
 from image_pipeline.settings import Delivery, Source
 from image_pipeline.stages import announcing, publishing
@@ -311,6 +311,21 @@ def test_what_is_published_is_said_in_the_catalog(tools, group):
         assert (row["canonical_id"], row["recipe"]) == (CANONICAL, recipe_fingerprint(RECIPE))
         assert (row["version"], row["batch_id"], row["published_at"]) == (1, group, NOW)
     assert (published.manifests, published.added, published.replaced) == (2, 3, 0)
+
+
+def test_what_is_published_was_never_seen_unneeded(tools, group):
+    """Its grace begins anew, should it be superseded once more before the next inventory."""
+    (key, *_) = expected_keys(CANONICAL, 90, 60, tools.recipe("photos"))
+    seen = {"etag": "e", "size": 1, "reason": "superseded_variant", "last_modified": NOW,
+            "first_at": NOW, "last_at": NOW, "inventory_id": "i"}  # fmt: skip
+    with tools.catalog.write() as connection:
+        connection.execute(
+            sa.insert(sightings), [{"key": one, **seen} for one in (key, "variants/another")]
+        )
+    publish_batch(tools, group)
+    with tools.catalog.read() as connection:
+        left = connection.execute(sa.select(sightings.c.key)).scalars().all()
+    assert left == ["variants/another"]
 
 
 def test_an_unchanged_manifest_is_not_put_again(tools, group, monkeypatch):

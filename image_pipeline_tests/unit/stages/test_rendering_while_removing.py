@@ -226,3 +226,30 @@ def test_work_is_counted_once_and_nothing_is_kept_in_memory(tools, batch, keys, 
     with tools.catalog.read() as connection:
         assert connection.execute(sa.select(uploads.c.seconds)).scalars().all() == [0.5]
     assert (presses[0].stored, presses[0].rows, presses[0].seconds) == ({}, [], {})
+
+
+def test_files_that_a_forgetting_erased_in_between_are_put_again(tools, batch, monkeypatch):
+    """Somebody sends the same bytes anew, while what was made of them is being forgotten."""
+    holder, record = f"forget {IMAGE}", rendering._Press._commit
+
+    def forgotten_before(press):
+        monkeypatch.setattr(rendering._Press, "_commit", record)
+        files = [one.key for one in tools.bucket.list(f"variants/{IMAGE}/")]
+        assert files
+        with tools.catalog.write() as connection:
+            removals.hold(connection)
+            removals.begin(connection, holder, [*files, "left by a call that was killed"], NOW)
+        tools.bucket.delete(files)
+        with tools.catalog.write() as connection:
+            removals.hold(connection)
+            removals.end_forgetting(connection, holder, NOW)
+        record(press)
+
+    monkeypatch.setattr(rendering._Press, "_commit", forgotten_before)
+    reopen(tools, batch)
+    render_batch(tools, batch)
+    assert rows(tools)
+    assert rows(tools) <= tools.bucket.objects.keys()
+    with tools.catalog.read() as connection:
+        left = connection.execute(sa.text("SELECT key FROM removals")).scalars().all()
+    assert left == ["forgotten"]
