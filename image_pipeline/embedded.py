@@ -33,7 +33,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_HOST = "127.0.0.1"
+HOST = "127.0.0.1"
 
 #: A start takes 0.2 s plus 4 s per 100,000 objects kept; a loaded machine may need many times that.
 _START_SECONDS = 20.0
@@ -41,11 +41,11 @@ _START_SECONDS = 20.0
 #: Open connections get 3 s to finish (hypercorn's default), then state is written.
 _STOP_SECONDS = 8.0
 
-_POLL_SECONDS = 0.02
+POLL_SECONDS = 0.02
 
 #: Below the ports systems hand out to outgoing connections (Linux from 32768, macOS and IANA
 #: from 49152), so that a remembered port is not taken by some program's passing connection.
-_PORTS = range(20_000, 30_000)
+PORTS = range(20_000, 30_000)
 
 #: What the server inherits. Everything else could reconfigure it (AUTH, USE_SSL, AWS_*, ...).
 _INHERITED = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR", "TZ")
@@ -109,13 +109,13 @@ class EmbeddedS3:
         """``http://127.0.0.1:<port>``; raises :class:`EmbeddedServerError` before a start."""
         if self._port is None:
             raise EmbeddedServerError("the embedded S3 server is not started")
-        return f"http://{_HOST}:{self._port}"
+        return f"http://{HOST}:{self._port}"
 
     @property
     def environment(self) -> dict[str, str]:
         """Variables for client processes: credentials the server takes, and no proxy before it."""
         past = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
-        direct = f"{past},{_HOST}" if past else _HOST
+        direct = f"{past},{HOST}" if past else HOST
         return {
             "AWS_ACCESS_KEY_ID": "embedded",
             "AWS_SECRET_ACCESS_KEY": "embedded",
@@ -136,7 +136,7 @@ class EmbeddedS3:
         _require("ministack", "psutil")
         self._data.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + _START_SECONDS
-        with _locked(self._data / "start.lock", deadline):
+        with locked(self._data / "start.lock", deadline):
             if not self._join(deadline):
                 self._launch(deadline)
 
@@ -145,17 +145,17 @@ class EmbeddedS3:
         process, self._process, self._port = self._process, None, None
         if process is not None:
             process.terminate()
-            _kill_unless(lambda: process.poll() is not None, process.pid)
+            kill_unless(lambda: process.poll() is not None, process.pid)
             process.wait()
 
     def _join(self, deadline: float) -> bool:
         """Use the server that runs on the folder. False if none does, after ending an orphan."""
         lock = self._data / "server.lock"
-        while _is_held(lock):
+        while is_held(lock):
             server = _read(lock)
             if server is not None and _is_orphaned(server):
-                _signal(server.pid, signal.SIGTERM)
-                _kill_unless(lambda: not _is_held(lock), server.pid)
+                send_signal(server.pid, signal.SIGTERM)
+                kill_unless(lambda: not is_held(lock), server.pid)
             elif server is not None and (services := _services_at(server.port)) is not None:
                 self._require_services(services)
                 self._port = server.port
@@ -165,7 +165,7 @@ class EmbeddedS3:
                 raise EmbeddedServerError(
                     f"{self._data}: {who} serves this folder but does not answer; end it first"
                 )
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
         return False
 
     def _launch(self, deadline: float) -> None:
@@ -201,7 +201,7 @@ class EmbeddedS3:
             if code is not None or time.monotonic() > deadline:
                 what = f"ended with {code}" if code is not None else "does not answer"
                 raise EmbeddedServerError(f"the embedded S3 server {what}\n{self._log_end()}")
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
         return services
 
     def _require_services(self, offered: set[str]) -> None:
@@ -218,7 +218,7 @@ class EmbeddedS3:
             # A server that was killed leaves connections in TIME_WAIT; they hold no port.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                listener.bind((_HOST, port))
+                listener.bind((HOST, port))
                 listener.listen()
             except OSError:
                 listener.close()
@@ -233,7 +233,7 @@ class EmbeddedS3:
             return
         with suppress(OSError, ValueError):
             yield int((self._data / "port").read_text(encoding="ascii"))
-        yield from random.sample(_PORTS, 100)
+        yield from random.sample(PORTS, 100)
 
     def _server_environment(self, port: int) -> dict[str, str]:
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
@@ -271,14 +271,14 @@ def _require(*modules: str) -> None:
 
 
 @contextmanager
-def _locked(path: Path, deadline: float) -> Iterator[int]:
+def locked(path: Path, deadline: float) -> Iterator[int]:
     """Hold an exclusive lock on a file; yields its descriptor."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         while not _try_lock(descriptor):
             if time.monotonic() > deadline:
                 raise EmbeddedServerError(f"{path} stays locked by another process")
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
         yield descriptor
     finally:
         # Said aloud: a process forked meanwhile shares the lock and would keep it.
@@ -294,7 +294,8 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _is_held(path: Path) -> bool:
+def is_held(path: Path) -> bool:
+    """Whether some process holds the lock on a file."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         return not _try_lock(descriptor)
@@ -321,7 +322,7 @@ def _is_orphaned(server: _Server) -> bool:
 
 def _services_at(port: int) -> set[str] | None:
     """The services of the server on a port; ``None`` if there is no answer yet."""
-    connection = http.client.HTTPConnection(_HOST, port, timeout=2)
+    connection = http.client.HTTPConnection(HOST, port, timeout=2)
     try:
         connection.request("GET", "/_ministack/health")
         return set(json.loads(connection.getresponse().read())["services"])
@@ -331,17 +332,18 @@ def _services_at(port: int) -> set[str] | None:
         connection.close()
 
 
-def _kill_unless(done: Callable[[], bool], pid: int) -> None:
+def kill_unless(done: Callable[[], bool], pid: int) -> None:
     """Wait for a server told to end; when its time is up, kill its process group."""
     deadline = time.monotonic() + _STOP_SECONDS
     while not done():
         if time.monotonic() > deadline:
-            _signal(-pid, signal.SIGKILL)
+            send_signal(-pid, signal.SIGKILL)
             return
-        time.sleep(_POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
-def _signal(pid: int, number: signal.Signals) -> None:
+def send_signal(pid: int, number: signal.Signals) -> None:
+    """Signal a process, or with a negative number a group of them; one that is gone is fine."""
     with suppress(ProcessLookupError):
         os.kill(pid, number)
 
@@ -363,7 +365,7 @@ def _serve(data: Path, owner: int, listener: int, port: int) -> None:
     """The child: lock the folder, then serve on an inherited socket until SIGTERM."""
     threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
     # A server whose start was interrupted may still be ending, hence the patience.
-    with _locked(data / "server.lock", time.monotonic() + _STOP_SECONDS) as lock:
+    with locked(data / "server.lock", time.monotonic() + _STOP_SECONDS) as lock:
         os.ftruncate(lock, 0)
         os.write(lock, json.dumps(asdict(_Server(os.getpid(), owner, port))).encode("ascii"))
         # Every client process keeps up to 50 connections; the usual soft limits are 256 to 1024.

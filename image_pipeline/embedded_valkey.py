@@ -32,14 +32,14 @@ from types import TracebackType
 from typing import Self
 
 from image_pipeline.embedded import (
-    _HOST,
-    _POLL_SECONDS,
-    _PORTS,
+    HOST,
+    POLL_SECONDS,
+    PORTS,
     EmbeddedServerError,
-    _is_held,
-    _kill_unless,
-    _locked,
-    _signal,
+    is_held,
+    kill_unless,
+    locked,
+    send_signal,
 )
 
 #: A start takes 0.1 s, and what it takes to read what was kept; a loaded machine may need more.
@@ -119,7 +119,7 @@ class EmbeddedValkey:
     @property
     def url(self) -> str:
         """``redis://:<password>@127.0.0.1:<port>/0``, for any client of Redis."""
-        return f"redis://:{self._password()}@{_HOST}:{self.port}/0"
+        return f"redis://:{self._password()}@{HOST}:{self.port}/0"
 
     def start(self) -> None:
         """Start the server, or find the one that runs, and wait until it answers.
@@ -132,7 +132,7 @@ class EmbeddedValkey:
         binary = server_binary()
         self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         deadline = time.monotonic() + _START_SECONDS
-        with _locked(self.data / "start.lock", deadline):
+        with locked(self.data / "start.lock", deadline):
             if not self._join(deadline):
                 self._launch(binary, deadline)
 
@@ -141,18 +141,18 @@ class EmbeddedValkey:
         guard, self._guard, self._port = self._guard, None, None
         if guard is not None:
             guard.terminate()
-            _kill_unless(lambda: guard.poll() is not None, guard.pid)
+            kill_unless(lambda: guard.poll() is not None, guard.pid)
             guard.wait()
 
     def _join(self, deadline: float) -> bool:
         """Use the server that runs on the folder. False if none does, after ending an orphan."""
         lock = self.data / "server.lock"
-        while _is_held(lock):
+        while is_held(lock):
             server = _read(lock)
             if server is not None and _is_orphaned(server):
-                _signal(server.pid, signal.SIGTERM)
+                send_signal(server.pid, signal.SIGTERM)
                 # Server and guard are one process group, which has the guard's number.
-                _kill_unless(lambda: not _is_held(lock), server.guard)
+                kill_unless(lambda: not is_held(lock), server.guard)
             elif server is not None and _answers(server.port, self._password()):
                 self._port = server.port
                 return True
@@ -161,7 +161,7 @@ class EmbeddedValkey:
                 raise EmbeddedServerError(
                     f"{self.data}: {who} serves this folder but does not answer; end it first"
                 )
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
         return False
 
     def _launch(self, binary: Path, deadline: float) -> None:
@@ -189,7 +189,7 @@ class EmbeddedValkey:
         try:
             assert self._guard.stdin is not None
             with self._guard.stdin as config, suppress(BrokenPipeError):
-                config.write(_CONFIG.format(host=_HOST, port=port, password=password).encode())
+                config.write(_CONFIG.format(host=HOST, port=port, password=password).encode())
             while not _answers(port, password):
                 code = self._guard.poll()
                 if code is not None and not _is_free(port):
@@ -199,14 +199,14 @@ class EmbeddedValkey:
                     raise EmbeddedServerError(
                         f"the embedded Valkey server {what}\n{self._log_end()}"
                     )
-                time.sleep(_POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
         except BaseException:
             self.stop()
             raise
         return True
 
     def _free_ports(self) -> Iterator[int]:
-        candidates = random.sample(_PORTS, 100)
+        candidates = random.sample(PORTS, 100)
         with suppress(OSError, ValueError):
             candidates.insert(0, int((self.data / "port").read_text(encoding="ascii")))
         return (port for port in candidates if _is_free(port))
@@ -272,7 +272,7 @@ def _is_orphaned(server: _Server) -> bool:
 def _answers(port: int, password: str) -> bool:
     """Whether a server on this port takes our password and has read what it kept."""
     try:
-        with socket.create_connection((_HOST, port), timeout=_ANSWER_SECONDS) as connection:
+        with socket.create_connection((HOST, port), timeout=_ANSWER_SECONDS) as connection:
             connection.sendall(f"AUTH {password}\r\nPING\r\n".encode("ascii"))
             answer = b""
             while answer.count(b"\r\n") < 2 and (more := connection.recv(256)):
@@ -287,7 +287,7 @@ def _is_free(port: int) -> bool:
         # A server that was killed leaves connections in TIME_WAIT; they hold no port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((_HOST, port))
+            probe.bind((HOST, port))
         except OSError:
             return False
     return True
@@ -298,7 +298,7 @@ def _guard(binary: str, owner: int, port: int) -> int:
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: ended.set())
     # A server whose start was interrupted may still be ending, hence the patience.
-    with _locked(Path("server.lock"), time.monotonic() + _STOP_SECONDS) as lock:
+    with locked(Path("server.lock"), time.monotonic() + _STOP_SECONDS) as lock:
         server = subprocess.Popen(
             [binary, "-"],
             env={name: os.environ[name] for name in ("LANG", "LC_ALL", "TZ") if name in os.environ},

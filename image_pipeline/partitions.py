@@ -9,3 +9,6 @@ from __future__ import annotations
 import dagster as dg
 
 BATCHES = dg.DynamicPartitionsDefinition(name="batches")
+
+#: The tag by which Dagster says which partition a run is of.
+PARTITION_TAG = "dagster/partition"

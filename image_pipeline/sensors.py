@@ -16,14 +16,12 @@ from image_pipeline.ingest.discovery import (
 )
 from image_pipeline.ingest.queue import Queue, drain
 from image_pipeline.jobs import process_batch
-from image_pipeline.partitions import BATCHES
+from image_pipeline.partitions import BATCHES, PARTITION_TAG
 from image_pipeline.resources import PipelineResource
 from image_pipeline.run_size import size_of_run, tags_for
 from image_pipeline.settings import Settings
 from image_pipeline.stages.batching import Look, RunState, look_at_source
 from image_pipeline.stages.tools import utc_now
-
-PARTITION_TAG = "dagster/partition"
 
 #: Dagster starts runs of a higher priority first (0 where there is none): what somebody has just
 #: uploaded does not wait for what is only rendered again.

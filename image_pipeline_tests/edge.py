@@ -4,12 +4,13 @@ import http.client
 import ipaddress
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
+
+from image_pipeline_tests.ports import free_port
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
@@ -58,7 +59,7 @@ class Edge:
         self.authorities = folder / "certificate.pem" if tls else None
         self.origin = urlsplit(origin_url).netloc
         self.bucket = bucket
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self._process = None
 
@@ -131,9 +132,3 @@ def _tls(certificate, key):
     secret = serialization.NoEncryption()
     key.write_bytes(private.private_bytes(pem, serialization.PrivateFormat.PKCS8, secret))
     return f" ssl http2; ssl_certificate {certificate}; ssl_certificate_key {key}"
-
-
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -17,10 +17,9 @@ from image_pipeline.assets.housekeeping import GROUP, HousekeepingConfig
 from image_pipeline.catalog.engine import Catalog
 from image_pipeline.catalog.history import ends
 from image_pipeline.maintenance.history import Past, old_partitions, old_runs
-from image_pipeline.partitions import BATCHES
+from image_pipeline.partitions import BATCHES, PARTITION_TAG
 from image_pipeline.resources import PipelineResource
 
-PARTITION_TAG = "dagster/partition"
 COLUMNS = ("job", "runs", "oldest", "newest")
 
 #: Runs read at a time.

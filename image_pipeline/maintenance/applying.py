@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from image_pipeline.catalog import housekeeping, removals
 from image_pipeline.catalog.engine import Catalog, chunks
 from image_pipeline.catalog.schema import variants
-from image_pipeline.maintenance.holding import Hold, held
+from image_pipeline.maintenance.holding import Attempt, held
 from image_pipeline.maintenance.liveness import Liveness
 from image_pipeline.maintenance.plans import (
     Entry,
@@ -178,26 +178,11 @@ def _check(
         )
 
 
-class _Work:
-    """One attempt at a plan that is held."""
+@dataclass(frozen=True, slots=True)
+class _Work(Attempt):
+    """Removing what a plan names. ``ledger`` counts what became of it, over all attempts."""
 
-    def __init__(
-        self,
-        bucket: Bucket,
-        catalog: Catalog,
-        settings: Settings,
-        clock: Callable[[], datetime],
-        plan: Plan,
-        hold: Hold,
-        ledger: _Ledger,
-    ) -> None:
-        self.bucket = bucket
-        self.catalog = catalog
-        self.settings = settings
-        self.clock = clock
-        self.plan = plan
-        self.hold = hold
-        self.ledger = ledger
+    ledger: _Ledger
 
     def run(self, progress: Progress | None, threads: int) -> Applied:
         """Every chunk that is not done yet."""

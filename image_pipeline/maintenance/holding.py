@@ -6,12 +6,15 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 
 from image_pipeline.catalog import removals
 from image_pipeline.catalog.engine import Catalog
-from image_pipeline.maintenance.plans import PlanRefused
+from image_pipeline.maintenance.plans import Plan, PlanRefused
 from image_pipeline.maintenance.removing import RENEW_SECONDS
+from image_pipeline.settings import Settings
+from image_pipeline.store.bucket import Bucket
 from image_pipeline.store.layout import plan_key
 
 
@@ -39,6 +42,18 @@ class Hold:
                 "taken_over", f"plan {self.plan} is being carried out by another process by now"
             )
         self._renewed = time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt at a plan that is held, and what it works with."""
+
+    bucket: Bucket
+    catalog: Catalog
+    settings: Settings
+    clock: Callable[[], datetime]
+    plan: Plan
+    hold: Hold
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from image_pipeline.catalog import housekeeping
 from image_pipeline.catalog.engine import Catalog, chunks
-from image_pipeline.maintenance.holding import Hold, held
+from image_pipeline.maintenance.holding import Attempt, Hold, held
 from image_pipeline.maintenance.plans import Entry, Plan, PlanRefused, read_entries, read_plan
 from image_pipeline.maintenance.removing import THREADS
 from image_pipeline.settings import Settings
@@ -127,24 +127,10 @@ def _check_restorable(plan: Plan) -> None:
         raise PlanRefused("not_applied", f"plan {plan.id} is {plan.state}: nothing to restore")
 
 
-class _Restoring:
-    """One attempt to undo a plan that is held."""
+class _Restoring(Attempt):
+    """Putting back what a plan removed."""
 
-    def __init__(
-        self,
-        bucket: Bucket,
-        catalog: Catalog,
-        settings: Settings,
-        clock: Callable[[], datetime],
-        plan: Plan,
-        hold: Hold,
-    ) -> None:
-        self.bucket = bucket
-        self.catalog = catalog
-        self.settings = settings
-        self.clock = clock
-        self.plan = plan
-        self.hold = hold
+    __slots__ = ()
 
     def run(self, progress: Progress | None, threads: int) -> Restored:
         """Every entry; then, if all are done, the plan's state."""

@@ -1,6 +1,5 @@
 """What the alert sensor makes of failed runs; what it sends is received by a server of our own."""
 
-from http.server import HTTPServer
 from unittest import mock
 
 import dagster as dg
@@ -10,19 +9,13 @@ from image_pipeline.definitions import pipeline
 from image_pipeline.resources import PipelineResource
 from image_pipeline.sensors import build_alert_sensor
 from image_pipeline.store.bucket import Bucket, StoreError
-from image_pipeline_tests.unit.test_alerts import Hook, serve
+from image_pipeline_tests.unit.test_alerts import hook
 
 from .project import photo
 
+__all__ = ["hook"]
+
 pytestmark = pytest.mark.xdist_group("alerts")
-
-
-@pytest.fixture
-def hook():
-    server = serve(HTTPServer, Hook)
-    yield server
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture

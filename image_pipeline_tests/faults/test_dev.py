@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from image_pipeline.store.bucket import StoreError
+from image_pipeline_tests.ports import free_port
 
 from .moments import MOMENTS, SEED
 from .oracle import Oracle, runs
@@ -52,9 +53,7 @@ class Dev:
     def __init__(self, project: Project) -> None:
         self.project = project
         self.process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
 
     def start(self) -> None:
         """Start it and wait until its bucket answers; Dagster needs some more seconds."""
