@@ -47,7 +47,8 @@ def test_markup_that_did_get_in_could_not_run(visit, pages):
 
 def test_the_page_is_used_with_keys_alone(visit, pages):
     page = visit(pages.gallery)
-    for expected in ("All 31", "Accepted 25", "Duplicates 1", "Rejected 5", "search"):
+    stops = ("this source", "All 31", "Accepted 25", "Duplicates 1", "Rejected 5", "search")
+    for expected in stops:
         page.keyboard.press("Tab")
         assert focused(page) == expected
         assert page.evaluate("() => document.activeElement.matches(':focus-visible')")
