@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 3000
 
-.PHONY: help setup demo dev test test-browser test-games test-faults test-production lint bench audit clean
+.PHONY: help setup demo dev test test-browser test-faults test-games test-long test-production lint bench audit clean
 .DEFAULT_GOAL := help
 
 help: ## Show what there is
@@ -32,11 +32,14 @@ test: $(READY) ## Run the tests
 test-browser: $(READY) ## Look at the pages in a real browser (Debian: chromium)
 	$(BIN)/python -m pytest -m browser image_pipeline_tests/browser
 
+test-faults: $(READY) ## Kill, cut off, fill up, take away: every kind of fault once
+	$(BIN)/python -m pytest -m 'faults and not slow' image_pipeline_tests/faults
+
 test-games: $(READY) ## Play 1,000 games of uploads, crashes and cleanups against each other
-	IMAGE_PIPELINE_SEQUENCES=1000 $(BIN)/python -m pytest --timeout 3000 \
+	IMAGE_PIPELINE_SEQUENCES=1000 $(BIN)/python -m pytest -m faults --timeout 3000 \
 		image_pipeline_tests/faults/test_housekeeping_machine.py
 
-test-faults: $(READY) ## Kill everything many times
+test-long: $(READY) ## The same at random moments, for more than an hour
 	$(BIN)/python -m pytest -m slow image_pipeline_tests/faults
 
 test-production: $(READY) ## Start what docker-compose.yml starts, as plain processes, and break it

@@ -47,8 +47,8 @@ WRITES = 50
 #: So small that a batch of eight uploads is committed in several parts.
 COMMITS = {
     "image_pipeline.stages.inspecting:COMMIT_EVERY": 2,
-    "image_pipeline.stages.rendering:COMMIT_ROWS": 10,
-    "image_pipeline.stages.rendering:IMAGES_UNDER_WAY": 1,
+    "image_pipeline.stages.storing:COMMIT_ROWS": 10,
+    "image_pipeline.stages.storing:IMAGES_UNDER_WAY": 1,
 }
 
 

@@ -18,6 +18,8 @@ from .processes import Driver, log_of, wait_until
 from .project import Project, Upload, encoded, uploads
 from .test_kills import PUT
 
+pytestmark = pytest.mark.faults
+
 #: Between the manifests of the first images and those of the last.
 PAUSE = Fault(PUT, nth=3, match="manifests/photos/", act="pause")
 

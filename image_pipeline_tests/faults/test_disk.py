@@ -14,6 +14,8 @@ from .oracle import Oracle, runs
 from .processes import Driver, log_of
 from .project import Project, uploads
 
+pytestmark = pytest.mark.faults
+
 #: Enough for everything that the tests do.
 ROOMY = 64 * 2**20
 

@@ -18,6 +18,8 @@ from image_pipeline.store.bucket import Bucket, StoreError
 from image_pipeline_tests.assets.project import open_project, photo
 from image_pipeline_tests.unit.test_alerts import Hook, serve
 
+pytestmark = pytest.mark.faults
+
 PAUSE = 30.0
 ATTEMPTS = 3
 

@@ -42,6 +42,8 @@ from image_pipeline_tests.faults.miniature import (
     run_in_one_thread,
 )
 
+pytestmark = pytest.mark.faults
+
 #: Games in all; less than half a minute of them unless more are asked for.
 SEQUENCES = int(os.environ.get("IMAGE_PIPELINE_SEQUENCES", "32"))
 

@@ -19,7 +19,7 @@ from .processes import Driver, log_of, wait_until
 from .project import Project, Upload, encoded, uploads
 from .test_kills import BATCHES, GET, IMAGES, UPLOADS
 
-pytestmark = pytest.mark.xdist_group("postgres")
+pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("postgres")]
 
 PUBLICATIONS = "image_pipeline.catalog.publications"
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from .oracle import Oracle, runs
 from .processes import Driver, log_of
 from .project import PREFIX, Project, uploads
 from .proxy import FaultProxy
+
+pytestmark = pytest.mark.faults
 
 
 def test_what_fails_for_a_moment_is_repeated(

@@ -20,6 +20,8 @@ from .processes import Driver, log_of
 from .project import Project, uploads
 from .proxy import FaultProxy
 
+pytestmark = pytest.mark.faults
+
 T = TypeVar("T")
 
 #: Of all requests, whatever they ask for: one in seven fails.

@@ -14,6 +14,8 @@ from .project import Project, uploads
 from .proxy import FaultProxy
 from .test_kills import DESK, GET, PUT
 
+pytestmark = pytest.mark.faults
+
 BOTH = pytest.mark.parametrize("catalog_url", ["sqlite", "postgres"], indirect=True)
 BOTH_IF_THERE_IS_TIME = pytest.mark.parametrize(
     "catalog_url", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True
