@@ -247,6 +247,11 @@ class PostgresService(Service):
         """None: no test kills it here."""
         return None
 
+    def crash(self) -> None:
+        """``kill -9``, and started again on what it left, as Docker does."""
+        self._server.kill()
+        self._server.start()
+
     def kill(self) -> None:
         """End it and remove its folder."""
         self._server.__exit__()

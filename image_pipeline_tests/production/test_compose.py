@@ -294,6 +294,18 @@ def rows(stack, query, database="catalog"):
     return found
 
 
+def test_postgres_killed_while_a_run_works(stack, client, first):
+    """Dagster's own tables and the catalog are away in the same moment."""
+    assert first
+    keys = upload(client, 6, 7)
+    at_work = "SELECT run_id FROM runs WHERE status = 'STARTED'"
+    assert stack.wait_until(lambda: rows(stack, at_work, "dagster"), "a run")
+    stack["postgres"].crash()
+    assert published(stack, client, keys)
+    # No run is left that says it is at work.
+    stack.wait_until(lambda: not rows(stack, at_work, "dagster"), "the end of all runs")
+
+
 def test_a_lost_catalog_is_made_again(stack, client, first):
     """As docs/operations.md says, with the commands that stand there."""
     assert first
