@@ -177,7 +177,10 @@ class _Flight(Generic[K]):
         except Exception as error:  # noqa: BLE001 - whatever load() raises is this job's
             return Outcome(job.key, None, error, 0.0)
         number = next(self._numbers)
-        (held,) = self._client.scatter([data], direct=True, hash=False)
+        try:
+            (held,) = self._client.scatter([data], direct=True, hash=False)
+        except (OSError, TimeoutError) as error:
+            raise WorkerError("the Dask scheduler is gone") from error
         future = self._client.submit(
             perform, self._function, held, job.arguments, self._rules, what_renders(),
             pure=False,

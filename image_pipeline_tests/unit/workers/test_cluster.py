@@ -84,6 +84,7 @@ def test_limits_and_verdicts_are_those_of_one_machine(workers, function, argumen
     assert outcomes(workers, tasks.size, [job(2)])[2].value == 2
 
 
+@pytest.mark.faults
 def test_an_image_that_takes_too_long(dask):
     with ClusterWorkers(rules(dask, seconds=1.0)) as impatient:
         found = outcomes(impatient, tasks.hang, [job(1, True), job(2, False)])
@@ -100,6 +101,7 @@ def test_what_cannot_be_loaded_is_no_loss_of_the_others(workers):
     assert found[2].value == 2
 
 
+@pytest.mark.faults
 def test_a_worker_that_is_killed_costs_a_second_try_and_nothing_else(own_dask, tmp_path):
     """The first image to start kills the Dask worker it is on, from below."""
     flag = tmp_path / "flag"
@@ -122,6 +124,7 @@ def kill_dask_worker_once(data, flag):
     return len(data)
 
 
+@pytest.mark.faults
 def test_an_image_that_loses_every_worker_is_our_failure_not_its_fault(
     own_dask, tmp_path, monkeypatch
 ):
@@ -144,6 +147,7 @@ def test_workers_that_join_are_used(own_dask):
         assert outcomes(workers, tasks.size, [job(3)])[3].value == 3
 
 
+@pytest.mark.faults
 def test_a_scheduler_that_goes_away_is_named(own_dask, monkeypatch):
     monkeypatch.setattr(cluster, "STUCK_SECONDS", 0.0)
     with ClusterWorkers(rules(own_dask, seconds=2.0)) as workers:
