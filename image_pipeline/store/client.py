@@ -17,12 +17,15 @@ def make_client(settings: BucketSettings, endpoint_url: str | None) -> S3Client:
     import botocore.session
     from botocore.config import Config
 
+    # Left to boto3, "auto" signs for the address of all regions, which answers for a young bucket
+    # with a redirect; no browser follows one when it asks for permission.
+    on_aws = endpoint_url is None and settings.addressing == "auto"
     config = Config(
         max_pool_connections=50,
         retries={"mode": "adaptive", "max_attempts": 6},
         connect_timeout=5,
         read_timeout=30,
-        s3={"addressing_style": settings.addressing},
+        s3={"addressing_style": "virtual" if on_aws else settings.addressing},
         # Otherwise presigned URLs get version 2, which no bucket made since June 2020 accepts.
         signature_version="s3v4",
     )
