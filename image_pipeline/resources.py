@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -30,9 +31,9 @@ def open_bucket(settings: BucketSettings) -> Bucket:
 
 
 @lru_cache(maxsize=8)
-def open_catalog(url: str) -> Catalog:
+def open_catalog(url: str, slow_seconds: float = math.inf) -> Catalog:
     """One engine per process and catalog."""
-    return Catalog(url)
+    return Catalog(url, slow_seconds)
 
 
 class Lease:
@@ -104,7 +105,9 @@ class PipelineResource(dg.ConfigurableResource[Tools]):
     @property
     def catalog(self) -> Catalog:
         """The catalog."""
-        return open_catalog(self.settings.catalog.url)
+        rules = self.settings.performance
+        slow = rules.slow_query_milliseconds / 1000 if rules.enabled else math.inf
+        return open_catalog(self.settings.catalog.url, slow)
 
     def tools(self, context: dg.AssetExecutionContext) -> Tools:
         """What a stage works with; also takes, and keeps renewing, the hold on its batch."""

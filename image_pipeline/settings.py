@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
+    AfterValidator,
     AnyUrl,
     BaseModel,
     BeforeValidator,
@@ -115,6 +116,10 @@ class DuplicatePolicy(_Part):
     near: bool = True
 
 
+#: Also the name of the template's folder and part of keys in the bucket.
+TemplateName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,30}$")]
+
+
 class Source(_Part):
     """A watched prefix: its recipe, its limits and what counts as a duplicate in it."""
 
@@ -128,6 +133,9 @@ class Source(_Part):
     )
     access: Literal["public", "private"] = Field(
         default="public", description="private: URLs work only signed, see delivery.signing"
+    )
+    mockups: Literal["all"] | tuple[TemplateName, ...] = Field(
+        default=(), description="templates that its pictures are composed onto"
     )
 
     @field_validator("prefix")
@@ -465,21 +473,23 @@ class Classes(_Part):
     restore_tier: Literal["Expedited", "Standard", "Bulk"] = "Standard"
 
 
+def _is_cron(cron: str) -> str:
+    if len(cron.split()) != 5:
+        raise ValueError("must be a cron expression of five fields, like '0 3 * * 0'")
+    return cron
+
+
+Cron = Annotated[str, AfterValidator(_is_cron)]
+
+
 class Crons(_Part):
     """When each job of housekeeping runs, in UTC."""
 
-    cleanup: str = "0 3 * * 0"
-    classes: str = "0 5 * * 0"
-    lifecycle: str = "0 6 * * 0"
-    refresh: str = "0 4 1 * *"
-    history: str = "0 4 2 * *"
-
-    @field_validator("*")
-    @classmethod
-    def _is_cron(cls, cron: str) -> str:
-        if len(cron.split()) != 5:
-            raise ValueError("must be a cron expression of five fields, like '0 3 * * 0'")
-        return cron
+    cleanup: Cron = "0 3 * * 0"
+    classes: Cron = "0 5 * * 0"
+    lifecycle: Cron = "0 6 * * 0"
+    refresh: Cron = "0 4 1 * *"
+    history: Cron = "0 4 2 * *"
 
 
 class Maintenance(_Part):
@@ -542,6 +552,105 @@ class AlertSettings(_Part):
 SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,30}$")]
 
 
+class IntakeSource(_Part):
+    """What the intake takes for a source, and from whom.
+
+    ``keys`` holds the SHA-256 of API keys (64 hexadecimal digits), each by the name of who has it;
+    ``image-pipeline intake key`` makes one. With ``anonymous`` no key is asked for. A request names
+    up to ``files`` files of ``megabytes`` (10^6 bytes) at most, of ``types`` (empty: all that are
+    decoded); what it is answered works for ``minutes``.
+    """
+
+    keys: dict[SourceName, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = {}
+    anonymous: bool = False
+    files: int = Field(default=20, gt=0, le=1000)
+    megabytes: float = Field(default=50.0, gt=0, le=2000)
+    types: tuple[str, ...] = ()
+    minutes: float = Field(default=15.0, gt=0, le=7 * 24 * 60)
+
+    @model_validator(mode="after")
+    def _lets_somebody_in(self) -> Self:
+        if not self.keys and not self.anonymous:
+            raise ValueError("nobody could upload: name keys, or set 'anonymous: true'")
+        return self
+
+
+class Intake(_Part):
+    """The HTTP service that hands out permissions to upload; off unless ``sources`` names some.
+
+    ``origins`` are web pages (``https://shop.example``) whose scripts may use it. Who has a key, or
+    an address without one, may ask ``per_second`` times a second, and ``burst`` times at once.
+    Files above ``multipart_megabytes`` are sent in parts that can be resumed.
+    """
+
+    sources: dict[SourceName, IntakeSource] = {}
+    origins: tuple[Annotated[str, Field(pattern=r"^https?://[^/]+$")], ...] = ()
+    per_second: float = Field(default=20.0, gt=0)
+    burst: int = Field(default=60, gt=0)
+    multipart_megabytes: float = Field(default=25.0, ge=5)
+
+
+class MockupSettings(_Part):
+    """Where templates lie in the bucket, and how many pictures are composed in one step.
+
+    Sources name theirs in ``sources.<name>.mockups``; without any, there are no mockups.
+    """
+
+    templates: str = "templates/"
+    chunk: int = Field(default=50, gt=0, le=1000)
+
+    @field_validator("templates")
+    @classmethod
+    def _is_a_folder(cls, prefix: str) -> str:
+        if not prefix.endswith("/") or prefix.startswith(("/", *OWN_PREFIXES)):
+            raise ValueError("must be a folder like 'templates/', and none the pipeline writes")
+        return prefix
+
+
+class Mirror(_Part):
+    """An SFTP server that gets a copy of originals and chosen variants; none without ``host``.
+
+    ``originals`` of ``sources`` (empty: all) are copied below ``path``, and variants of the sizes
+    named in ``variants``. ``connections`` are kept open, ``transfers`` of them send at a time.
+    With ``verify: content`` every file is read back and hashed, with ``size`` only measured.
+    The server has to show ``host_key`` (as in known_hosts: ``ssh-ed25519 AAAA...``) or a key of
+    the file ``known_hosts``, unless ``check_host_key`` is off. ``password`` or ``private_key``
+    (OpenSSH or PEM) come from the environment only.
+    """
+
+    host: OptionalText = None
+    port: int = Field(default=22, gt=0, le=65_535)
+    username: OptionalText = None
+    password: SecretStr | None = None
+    private_key: SecretStr | None = None
+    check_host_key: bool = True
+    host_key: OptionalText = None
+    known_hosts: Path | None = None
+    path: str = Field(default="images", min_length=1)
+    sources: tuple[SourceName, ...] = ()
+    originals: bool = True
+    variants: tuple[SizeName, ...] = ()
+    connections: int = Field(default=10, gt=0, le=100)
+    transfers: int = Field(default=4, gt=0, le=100)
+    attempts: int = Field(default=4, gt=0, le=20)
+    verify: Literal["content", "size"] = "content"
+    timeout_seconds: float = Field(default=30.0, gt=0)
+    cron: Cron = "30 * * * *"
+
+
+class Performance(_Part):
+    """What is measured of runs and the catalog; nothing unless ``enabled``.
+
+    Statements that take ``slow_query_milliseconds`` are written down with their plan. The report
+    goes back ``weeks``.
+    """
+
+    enabled: bool = False
+    slow_query_milliseconds: float = Field(default=100.0, gt=0)
+    weeks: int = Field(default=8, gt=0, le=104)
+    cron: Cron = "0 2 * * *"
+
+
 class Settings(BaseSettings):
     """Everything that can be configured. Frozen; unknown fields are errors."""
 
@@ -562,6 +671,10 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     maintenance: Maintenance = Maintenance()
     alerts: AlertSettings = AlertSettings()
+    intake: Intake = Intake()
+    mockups: MockupSettings = MockupSettings()
+    mirror: Mirror = Mirror()
+    performance: Performance = Performance()
     ahead_days: float = Field(
         default=0.0,
         ge=0,
@@ -609,6 +722,19 @@ class Settings(BaseSettings):
                         " private source needs a host of its own, whose every URL asks for a"
                         " signature"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _optional_parts_know_their_sources(self) -> Self:
+        for part, names in (("intake", self.intake.sources), ("mirror", self.mirror.sources)):
+            for name in names:
+                if name not in self.sources:
+                    known = ", ".join(sorted(self.sources))
+                    raise ValueError(f"{part}.sources: no source {name!r} ({known})")
+        for name, source in self.sources.items():
+            one, other = source.prefix, self.mockups.templates
+            if source.mockups and (one.startswith(other) or other.startswith(one)):
+                raise ValueError(f"sources.{name}.prefix: overlaps mockups.templates")
         return self
 
     @model_validator(mode="after")
@@ -703,6 +829,8 @@ _SECRETS = (
     ("alerts", "webhook"),
     ("alerts", "slack"),
     ("alerts", "email", "password"),
+    ("mirror", "password"),
+    ("mirror", "private_key"),
 )
 
 
@@ -739,6 +867,9 @@ def _anchored(settings: Settings, root: Path) -> Settings:
         "bucket": settings.bucket.model_copy(update={"data": root / settings.bucket.data}),
         "redis": settings.redis.model_copy(update={"data": root / settings.redis.data}),
     }
+    if settings.mirror.known_hosts is not None:
+        known = {"known_hosts": root / settings.mirror.known_hosts}
+        update["mirror"] = settings.mirror.model_copy(update=known)
     relative = re.fullmatch(r"(sqlite[^:]*:///)(?!/)(?!:memory:)(.+)", settings.catalog.url)
     if relative:
         url = f"{relative[1]}{root / relative[2]}"

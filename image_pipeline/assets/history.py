@@ -18,6 +18,7 @@ from image_pipeline.catalog.engine import Catalog
 from image_pipeline.catalog.history import ends
 from image_pipeline.maintenance.history import Past, old_partitions, old_runs
 from image_pipeline.partitions import BATCHES, PARTITION_TAG
+from image_pipeline.performance.publishing import prune_timings
 from image_pipeline.resources import PipelineResource
 
 COLUMNS = ("job", "runs", "oldest", "newest")
@@ -35,7 +36,7 @@ PAGE = 500
 def history_prune(
     context: dg.AssetExecutionContext, config: HousekeepingConfig, pipeline: PipelineResource
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    """Old runs with their events and logs, old ticks, and partitions of batches long done.
+    """Old runs with their events and logs, old ticks and timings, partitions of batches long done.
 
     The newest success of every asset, and of every partition that is kept, stays. One row per
     job.
@@ -51,6 +52,7 @@ def history_prune(
     partitions = partitions_to_forget(instance, tools.catalog, before, limit)
     runs = runs_to_forget(instance, partitions, before, limit)
     ticks = 0 if dry_run else prune(instance, runs, partitions, before)
+    measured = {} if dry_run else prune_timings(tools.settings, tools.catalog, tools.settings.now())
     rows = rows_by_job(runs)
     yield dg.MaterializeResult(
         value=table(rows, COLUMNS).astype({"runs": "Int64"}),
@@ -58,6 +60,8 @@ def history_prune(
             "runs": len(runs),
             "partitions": len(partitions),
             "tick_histories": ticks,
+            "timings": measured.get("timings", 0),
+            "slow_queries": measured.get("slow_queries", 0),
             "dry_run": dry_run,
             "before": f"{before:%Y-%m-%d %H:%M} UTC",
             "seconds": round(time.monotonic() - started, 3),

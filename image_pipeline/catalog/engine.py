@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sqlite3
 import threading
@@ -18,6 +19,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+
+from image_pipeline.catalog.slow_queries import MIGRATING, SlowQueries, doing
 
 #: Rows of one statement: well under SQLite's 32,766 and Postgres' 65,535 parameters.
 CHUNK = 500
@@ -56,8 +59,10 @@ class Catalog:
     so that a caller decides what belongs together.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, slow_seconds: float = math.inf) -> None:
+        """Statements that take ``slow_seconds`` are written down; infinite: none is watched."""
         self.url = url
+        self._slow = SlowQueries(sa.make_url(url), slow_seconds)
         self._migrated = False
         self._lock = threading.Lock()
 
@@ -67,6 +72,8 @@ class Catalog:
         engine = self._open()
         # Pooled connections of a catalog that nobody has any more are closed, not just dropped.
         weakref.finalize(self, engine.dispose)
+        self._slow.watch(engine)
+        weakref.finalize(self, self._slow.close)
         return engine
 
     def _open(self) -> sa.Engine:
@@ -147,14 +154,16 @@ class Catalog:
         with self._lock:
             if self._migrated:
                 return
-            if not self._is_current():
-                self._upgrade()
+            with doing(MIGRATING, None):
+                if not self._is_current():
+                    self._upgrade()
             self._migrated = True
 
     def close(self) -> None:
-        """Give back every connection."""
+        """Give back every connection, and write down what was slow."""
         if "engine" in self.__dict__:
             self.engine.dispose()
+            self._slow.flush()
 
     def _is_current(self) -> bool:
         with self.engine.connect() as connection, connection.begin():
@@ -178,7 +187,7 @@ class Catalog:
 
 
 #: The newest migration; a test compares it with the folder.
-HEAD = "0004"
+HEAD = "0005"
 
 
 def is_broken_off(error: sa.exc.DBAPIError) -> bool:

@@ -60,6 +60,7 @@ batches = sa.Table(
         comment="attempts before the batch was last reopened",
     ),
     sa.Index(None, "source", "state", "due_at"),
+    sa.Index(None, "source", "finished_at"),
 )
 
 #: One object version under a source. An overwritten key has another ETag: a new upload.
@@ -330,4 +331,129 @@ removals = sa.Table(
     sa.Column("plan_id", sa.Text, nullable=False),
     sa.Column("touched_at", UtcDateTime, nullable=False),
     sa.Index(None, "plan_id"),
+)
+
+#: What a stage of a batch took, one row each time it ran; those of passes over whole sources have
+#: no batch. ``day`` is the UTC day it began on, so that both databases group by it alike.
+#: ``histogram`` counts seconds per image (:mod:`image_pipeline.performance.timings`), ``worst`` is
+#: the longest, ``slowest`` are lists of upload id and seconds: never a key, which people may want
+#: forgotten. ``amounts`` are named numbers that may be added up over rows.
+timings = sa.Table(
+    "timings",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("batch_id", sa.Text),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("day", sa.Text, nullable=False),
+    sa.Column("began_at", UtcDateTime, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("cpu_seconds", sa.Float, nullable=False),
+    sa.Column("workers", sa.Integer, nullable=False),
+    sa.Column("recipe", sa.Text, nullable=False, comment="fingerprint, of what renders"),
+    sa.Column("images", sa.Integer, nullable=False),
+    sa.Column("bytes_in", sa.BigInteger, nullable=False),
+    sa.Column("bytes_out", sa.BigInteger, nullable=False),
+    sa.Column("worst", sa.Float, nullable=False),
+    sa.Column("histogram", sa.JSON, nullable=False),
+    sa.Column("slowest", sa.JSON, nullable=False),
+    sa.Column("amounts", sa.JSON, nullable=False),
+    sa.Index(None, "day", "stage"),
+)
+
+#: Statements that took too long, by their normalised text: never with a value, which may be
+#: private. ``id`` is made from it. ``batch_id`` and ``stage`` are those of the worst time.
+slow_queries = sa.Table(
+    "slow_queries",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("statement", sa.Text, nullable=False),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("worst", sa.Float, nullable=False),
+    sa.Column("total", sa.Float, nullable=False),
+    sa.Column("first_at", UtcDateTime, nullable=False),
+    sa.Column("last_at", UtcDateTime, nullable=False),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("batch_id", sa.Text),
+    sa.Column("plan", sa.Text, nullable=False),
+    sa.Index(None, "last_at"),
+)
+
+#: Files on the SFTP server that has copies, or will. ``target`` names server and folder, ``path``
+#: is below it. ``etag``, ``size`` and ``sha256`` are what shall be there (no ETag: the name
+#: changes with the contents), ``held`` is the SHA-256 of what is. ``state`` is one of
+#: ``waiting``, ``mirrored``, ``leaving``; whatever has ``due_at`` is still to be done.
+mirrored = sa.Table(
+    "mirrored",
+    metadata,
+    sa.Column("target", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("etag", sa.Text, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("held", sa.Text),
+    sa.Column("mirrored_at", UtcDateTime),
+    sa.Column("due_at", UtcDateTime, comment="not touched by a run before"),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.Column("seen", sa.Text, comment="the last inventory that had the object"),
+)
+sa.Index(
+    "ix_mirrored_due",
+    mirrored.c.target,
+    mirrored.c.due_at,
+    sqlite_where=mirrored.c.due_at.is_not(None),
+    postgresql_where=mirrored.c.due_at.is_not(None),
+)
+
+#: How far each server has been brought: batches that ended before ``looked_until`` and the
+#: inventory ``inventory_id`` were looked at, for what ``scope`` says is to be copied.
+mirror_targets = sa.Table(
+    "mirror_targets",
+    metadata,
+    sa.Column("target", sa.Text, primary_key=True),
+    sa.Column("scope", sa.Text, nullable=False),
+    sa.Column("looked_until", UtcDateTime),
+    sa.Column("inventory_id", sa.Text),
+    sa.Column("purged_at", UtcDateTime),
+)
+sa.Index("ix_batches_finished_at", batches.c.finished_at)
+
+#: What is published of an image on a template (a mockup), announced as ``publications`` are. Its
+#: files are the rows of ``variants`` of this image and ``recipe``: the fingerprint of the template
+#: and the encoders; without one nothing is. ``form`` is that of what else its manifest depends on.
+#: ``settled`` once the manifest is in the bucket as ``digest`` (SHA-256) says; until then the one
+#: before may be there. ``tried`` is the recipe of an attempt that failed, ``reason`` and
+#: ``message`` why; its ``verdict`` is ``rejected`` for good, or ``failed`` and tried again.
+mockups = sa.Table(
+    "mockups",
+    metadata,
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("image_id", sa.Text, primary_key=True),
+    sa.Column("template", sa.Text, primary_key=True),
+    sa.Column("recipe", sa.Text),
+    sa.Column("form", sa.Text),
+    sa.Column("digest", sa.Text),
+    sa.Column("settled", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("published_at", UtcDateTime),
+    sa.Column("tried", sa.Text),
+    sa.Column("tried_at", UtcDateTime),
+    sa.Column("verdict", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.Column("message", sa.Text),
+    sa.Index(None, "image_id", "recipe"),
+    sa.Index(None, "source", "template"),
+)
+
+#: What the intake signs the ids of uploads with: one row, made when the service first starts.
+intake_secrets = sa.Table(
+    "intake_secrets",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("secret", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
 )

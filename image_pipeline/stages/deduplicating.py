@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
@@ -11,6 +12,7 @@ from image_pipeline.catalog import images as catalog_images
 from image_pipeline.catalog import uploads as catalog_uploads
 from image_pipeline.catalog.uploads import Upload
 from image_pipeline.stages.regrouping import judge_again, regroup, verdicts
+from image_pipeline.stages.timing import Stage, timed
 from image_pipeline.stages.tools import PUBLISHED, Tools
 
 
@@ -26,6 +28,14 @@ def deduplicate_batch(tools: Tools, batch: str) -> list[dict[str, Any]]:
     was thought, and the policy may have changed.
     Returns one row per upload, see :func:`image_pipeline.catalog.uploads.report`.
     """
+    with timed(tools, "dedupe", batch) as stage:
+        rows = _deduplicate(tools, batch, stage)
+        by_tier = Counter(row["reason"] for row in rows if row["verdict"] == "duplicate")
+        stage.amounts.update({f"duplicates.{tier}": n for tier, n in by_tier.items()})
+    return rows
+
+
+def _deduplicate(tools: Tools, batch: str, stage: Stage) -> list[dict[str, Any]]:
     with tools.catalog.write() as connection:
         uploads = [
             upload
@@ -34,6 +44,7 @@ def deduplicate_batch(tools: Tools, batch: str) -> list[dict[str, Any]]:
         ]
         if uploads:
             source = uploads[0].source
+            stage.source, stage.images = source, len(uploads)
             catalog_groups.hold_groups(connection, source)
             policy = tools.source(source).duplicates
             first = _first_uploads(uploads)

@@ -7,6 +7,7 @@ followed, one that is archived is asked back and its batch tried again when it c
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -55,12 +56,16 @@ class MovingError(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An original in the spool and the SHA-256 of its bytes (hex), or why it is not there."""
+    """An original in the spool and the SHA-256 of its bytes (hex), or why it is not there.
+
+    ``seconds`` is how long the download took.
+    """
 
     upload: Upload
     sha256: str = ""
     path: Path | None = None
     error: Exception | None = None
+    seconds: float = 0.0
 
 
 def fetch(tools: Tools, uploads: Iterable[Upload]) -> Iterator[Fetched]:
@@ -129,9 +134,12 @@ def ask_back(tools: Tools, key: str) -> ArchivedError:
 
 
 def _fetch_one(tools: Tools, upload: Upload) -> Fetched:
+    began = time.monotonic()
     try:
         try:
-            return Fetched(upload, _download(tools, upload), tools.spool.path(upload.id))
+            sha256 = _download(tools, upload)
+            took = time.monotonic() - began
+            return Fetched(upload, sha256, tools.spool.path(upload.id), seconds=took)
         except ObjectArchivedError:
             return Fetched(upload, error=ask_back(tools, upload.key))
     except (ObjectGoneError, ObjectChangedError, StoreError, OSError) as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -14,8 +16,10 @@ from image_pipeline.catalog.uploads import Decision, Upload
 from image_pipeline.dedupe import bands
 from image_pipeline.imaging.inspection import Inspection, inspect_image
 from image_pipeline.imaging.verdict import Reason, Rejected
+from image_pipeline.performance.timings import Watch
 from image_pipeline.settings import Limits
 from image_pipeline.stages.fetching import ARCHIVED, ArchivedError, Fetched, fetch
+from image_pipeline.stages.timing import Stage, record_part, record_wait, timed
 from image_pipeline.stages.tools import INTERNAL_ERROR, STORAGE_ERROR, Tools
 from image_pipeline.store.bucket import ObjectChangedError, ObjectGoneError, StoreError
 from image_pipeline.workers.pool import Job, Outcome
@@ -33,11 +37,17 @@ def inspect_batch(tools: Tools, batch: str) -> list[dict[str, Any]]:
         known = catalog_uploads.of_batch(connection, batch)
     pending = [upload for upload in known if upload.verdict in (None, "failed")]
     if pending:
-        limits = tools.source(pending[0].source).limits
-        desk = _Desk(tools, limits, total=len(known), done=len(known) - len(pending))
-        for outcome in tools.workers.run(inspect_image, desk.jobs(pending)):
-            desk.judge(outcome)
-        desk.commit()
+        source = pending[0].source
+        limits = tools.source(source).limits
+        record_wait(tools, batch, source)
+        began_at = tools.clock()
+        with timed(tools, "inspect", batch, source) as stage:
+            desk = _Desk(tools, limits, total=len(known), done=len(known) - len(pending))
+            for outcome in tools.workers.run(inspect_image, desk.jobs(pending)):
+                desk.judge(outcome)
+            desk.commit()
+            desk.sum_up(stage)
+        record_part(tools, batch, stage, "fetch", desk.fetched, began_at)
     with tools.catalog.read() as connection:
         return catalog_uploads.report(connection, batch)
 
@@ -90,6 +100,11 @@ class _Desk:
         self.decisions: list[Decision] = []
         self.images: list[dict[str, Any]] = []
         self.sketches: list[dict[str, Any]] = []
+        self.fetched = Watch()
+        self.inspected = Watch()
+        self.waited = 0.0  # seconds for downloads
+        self.verdicts: Counter[str] = Counter()
+        self.bytes_in = 0
 
     def jobs(self, pending: list[Upload]) -> Iterator[Job[str]]:
         """One job per file that nobody has decoded yet."""
@@ -100,13 +115,14 @@ class _Desk:
                 self._decide(early)
             else:
                 wanted.append(upload)
-        for group in chunks(fetch(self.tools, wanted), 8):
+        for group in chunks(self._arriving(fetch(self.tools, wanted)), 8):
             yield from self._jobs_of(group)
 
     def judge(self, outcome: Outcome[str, Inspection]) -> None:
         """The worker's answer decides every upload of these bytes."""
         sha256, error = outcome.key, outcome.error
         uploads = self.waiting.pop(sha256)
+        self.inspected.add(uploads[0].id, outcome.seconds)
         if outcome.value is not None:
             now = self.tools.clock()
             self.images.append(image_row(sha256, uploads[0].size, outcome.value, now))
@@ -125,6 +141,24 @@ class _Desk:
         self.images.clear()
         self.sketches.clear()
         self.decisions.clear()
+
+    def sum_up(self, stage: Stage) -> None:
+        """Say of the stage what it did."""
+        stage.uses_workers = True
+        stage.images, stage.bytes_in = self.verdicts.total(), self.bytes_in
+        stage.watch, stage.elsewhere = self.inspected, self.waited
+        stage.amounts.update(self.verdicts)
+
+    def _arriving(self, fetched: Iterable[Fetched]) -> Iterator[Fetched]:
+        """The same, with a look at the clock on both sides."""
+        began = time.monotonic()
+        for one in fetched:
+            self.waited += time.monotonic() - began
+            if one.path is not None:
+                self.fetched.add(one.upload.id, one.seconds)
+                self.bytes_in += one.upload.size
+            yield one
+            began = time.monotonic()
 
     def _jobs_of(self, group: list[Fetched]) -> Iterator[Job[str]]:
         with self.tools.catalog.read() as connection:
@@ -151,6 +185,7 @@ class _Desk:
 
     def _decide(self, verdict: Decision) -> None:
         self.decisions.append(verdict)
+        self.verdicts[verdict.verdict] += 1
         self.done += 1
         self.tools.progress("inspected", self.done, self.total)
         if len(self.decisions) >= COMMIT_EVERY:

@@ -24,6 +24,7 @@ from image_pipeline.dedupe.near import (
     hashes_of,
     verify,
 )
+from image_pipeline.stages.timing import Stage, timed
 from image_pipeline.stages.tools import Tools
 
 if TYPE_CHECKING:
@@ -69,12 +70,18 @@ def find_near(tools: Tools, batch: str, source: str) -> Search:
     """
     if not tools.source(source).duplicates.near:
         return Search(0, 0, 0)
+    with timed(tools, "near", batch, source) as stage:
+        return _find_near(tools, batch, source, stage)
+
+
+def _find_near(tools: Tools, batch: str, source: str, stage: Stage) -> Search:
     with tools.catalog.read() as connection:
         changed = catalog_groups.members_changed_by(connection, batch)
         demoted = [row.image_id for row in changed if row.canonical_id != row.image_id]
         touched = _touched(
             connection, source, catalog_near.canonicals_changed_by(connection, batch)
         )
+        stage.images = len(touched)
         lookup = _Lookup.open(tools, connection, source) if touched else None
         wanted = lookup.candidates(touched) if lookup else _Wanted({}, 0)
         found = _verified(connection, source, touched, wanted)

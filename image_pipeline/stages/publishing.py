@@ -47,6 +47,7 @@ from image_pipeline.stages.indexing import update_index
 from image_pipeline.stages.regrouping import canonicals_of_batch
 from image_pipeline.stages.rendering import plan_work
 from image_pipeline.stages.source_gallery import write_source_gallery
+from image_pipeline.stages.timing import timed
 from image_pipeline.stages.tools import PUBLISHED, Tools
 from image_pipeline.store.bucket import ObjectGoneError
 from image_pipeline.store.layout import (
@@ -114,7 +115,14 @@ def publish_batch(tools: Tools, batch: str) -> Publication:
         record = catalog_batches.get(connection, batch)
         if record is None:
             raise LookupError(f"the catalog has no batch {batch!r}")
-    source = record.source
+    with timed(tools, "publish", batch, record.source) as stage:
+        published = _publish(tools, batch, record.source)
+        stage.images = published.images
+        stage.amounts["manifests"] = published.manifests
+    return published
+
+
+def _publish(tools: Tools, batch: str, source: str) -> Publication:
     url_of = url_builder(tools.settings.base_url_of(source), tools.bucket.url)
     manifests = Manifests(tools, source, batch)
     looks = 0

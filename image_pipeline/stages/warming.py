@@ -5,7 +5,8 @@ It fails nothing: a file that could not be warmed is reported, and due again in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, cast
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple, cast
 import sqlalchemy as sa
 
 from image_pipeline.catalog import images as catalog_images
+from image_pipeline.catalog import mockups as catalog_mockups
 from image_pipeline.catalog import uploads as catalog_uploads
 from image_pipeline.catalog import warmth as catalog_warmth
 from image_pipeline.catalog.engine import chunks
@@ -23,6 +25,7 @@ from image_pipeline.delivery.urls import url_builder
 from image_pipeline.delivery.warmer import Warmer
 from image_pipeline.delivery.warming import Answer
 from image_pipeline.imaging.recipe import recipe_fingerprint
+from image_pipeline.stages.timing import timed
 from image_pipeline.stages.tools import Tools
 
 #: Keys read at a time, and answers written at a time: memory does not grow with what is due.
@@ -94,7 +97,8 @@ def warm_sources(tools: Tools, sources: Sequence[str], *, force: bool = False) -
     for source in sources:
         if tools.settings.base_url_of(source) is not None:
             catch_up(tools, source)
-        _Round(tools, source, found, force).run(None)
+        with _timed(tools, None, source, found):
+            _Round(tools, source, found, force).run(None)
     return found
 
 
@@ -106,9 +110,23 @@ def warm_batch(tools: Tools, batch: str) -> Pass:
         report = catalog_uploads.report(connection, batch)
     images = sorted({row["canonical_id"] for row in report if row["canonical_id"]})
     if uploads:
-        for some in chunks(images, _IMAGES):
-            _Round(tools, uploads[0].source, found, False).run(some)
+        source = uploads[0].source
+        with _timed(tools, batch, source, found):
+            for some in chunks(images, _IMAGES):
+                _Round(tools, source, found, False).run(some)
     return found
+
+
+@contextmanager
+def _timed(tools: Tools, batch: str | None, source: str, found: Pass) -> Iterator[None]:
+    """Write down what is added to ``found`` meanwhile, with files for images."""
+    names = ("hits", "misses", "failures")
+    asked, size = found.asked, found.bytes
+    before = {name: getattr(found, name) for name in names}
+    with timed(tools, "warm", batch, source) as stage:
+        yield
+        stage.images, stage.bytes_out = found.asked - asked, found.bytes - size
+        stage.amounts = {name: getattr(found, name) - before[name] for name in names}
 
 
 def catch_up(tools: Tools, source: str) -> None:
@@ -122,6 +140,7 @@ def catch_up(tools: Tools, source: str) -> None:
         with tools.catalog.read() as connection:
             missing = catalog_warmth.unknown(connection, source, recipe, after, _IMAGES)
         after = _add_unknown(tools, source, recipe, after) if missing else None
+    _add_mockups(tools, source)
     with tools.catalog.read() as connection:
         gone = catalog_warmth.unpublished(connection, source)
     if gone:
@@ -139,6 +158,24 @@ def _add_unknown(tools: Tools, source: str, recipe: str, after: str) -> str | No
     return max(found, default=None)
 
 
+def _add_mockups(tools: Tools, source: str) -> None:
+    """Add the files of mockups that were made while the source had no edge."""
+    after: str | None = ""
+    while after is not None:
+        with tools.catalog.read() as connection:
+            is_over = not catalog_mockups.unwarmed(connection, source, after, 1)
+        if is_over:
+            return
+        with tools.catalog.write() as connection:
+            found = catalog_mockups.unwarmed(connection, source, after, _IMAGES)
+            files = [
+                (image, catalog_images.variants_of(connection, [image], recipe).get(image, []))
+                for image, recipe in found
+            ]
+            catalog_warmth.exchange(connection, source, [], ranked(files), tools.clock())
+        after = max((image for image, _ in found), default=None)
+
+
 class _Files(NamedTuple):
     """As much of a published image as its place in the warm list depends on."""
 
@@ -148,13 +185,20 @@ class _Files(NamedTuple):
 
 def _wanted(connection: sa.Connection, recipes: Mapping[str, str]) -> list[Wanted]:
     """The files of these images, made with these recipes, in the order of the warm list."""
-    images = []
+    files: list[tuple[str, list[dict[str, Any]]]] = []
     for recipe in sorted(set(recipes.values())):
         ids = [image for image, its in recipes.items() if its == recipe]
         rows = catalog_images.variants_of(connection, ids, recipe)
-        for image in ids:
-            kept = [row for row in rows.get(image, ()) if not row["dropped"]]
-            images.append(_Files(image, tuple(_variant(row) for row in kept)))
+        files += [(image, rows.get(image, [])) for image in ids]
+    return ranked(files)
+
+
+def ranked(files: Iterable[tuple[str, Sequence[Mapping[str, Any]]]]) -> list[Wanted]:
+    """Rows of files of images (by their ids) in the order of the warm list."""
+    images = [
+        _Files(image, tuple(_variant(row) for row in rows if not row["dropped"]))
+        for image, rows in files
+    ]
     entries = warm_list(cast("list[PublishedImage]", images), lambda key: key)
     return [Wanted(one["key"], one["image"], one["rank"]) for one in entries]
 

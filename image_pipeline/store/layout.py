@@ -35,9 +35,24 @@ def variant_key(
     return f"variants/{image}/{size}-{width}x{height}.{fingerprint}.{extension}"
 
 
+def mockup_size(template: str, size: str) -> str:
+    """What stands for the size in the name of a mockup's file. No size has a hyphen in its name."""
+    return f"{template}-{size}"
+
+
 def image_manifest_key(source: str, image: str) -> str:
     """The manifest of one image of a source."""
     return f"manifests/{source}/{image}.json"
+
+
+def mockup_manifests(source: str) -> str:
+    """The folder of the manifests of a source's mockups, with one folder for each template."""
+    return f"manifests/{source}/mockups/"
+
+
+def mockup_manifest_key(source: str, template: str, image: str) -> str:
+    """The manifest of one image of a source on a template."""
+    return f"{mockup_manifests(source)}{template}/{image}.json"
 
 
 def batch_manifest_key(batch: str) -> str:
@@ -93,3 +108,8 @@ def trash_key(plan: str, key: str) -> str:
 def table_key(asset: str, partition: str | None) -> str:
     """The Parquet table of an asset, of one partition if it has any."""
     return f"tables/{asset}/{partition}.parquet" if partition else f"tables/{asset}.parquet"
+
+
+def performance_page_key() -> str:
+    """The page of the performance report. Not beside the galleries: it names uploads."""
+    return "tables/performance_report.html"

@@ -8,9 +8,11 @@ import urllib.request
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 from PIL import Image
 
 from image_pipeline.catalog import uploads
+from image_pipeline.catalog.schema import timings
 
 from .project import SECRET, checks_of, jpeg, metadata_of, photo, photo_with_gps
 
@@ -24,6 +26,7 @@ TWO_LINES = "two\nlines.jpg"
 
 #: Of a 900x600 picture: four sizes; of 200x150: two; of 450x300: three. In three formats each.
 VARIANTS = {ORIGINAL: 12, TINY: 6, MARKUP: 9}
+RENDITIONS = ("responsive_variants", "thumbnails")
 
 
 def make_files():
@@ -403,3 +406,40 @@ def test_what_duplicates_saved_is_estimated_once_something_was_rendered(result):
     # One of the two has the very bytes of its canonical: nothing would be stored for it.
     stored = sum(len(data) for data in result.project.objects("variants/").values())
     assert metadata["bytes_saved_by_duplicates"].value == pytest.approx(stored / 3, abs=1)
+
+
+def test_every_stage_wrote_down_what_it_took(result):
+    with result.project.catalog.read() as connection:
+        rows = connection.execute(sa.select(timings).order_by(timings.c.id)).all()
+    by_stage = {row.stage: row for row in rows}
+    # There is no edge to warm.
+    assert list(by_stage) == [
+        "wait", "inspect", "fetch", "dedupe", "near", "render", "store", "publish",
+    ]  # fmt: skip
+    assert len(rows) == len(by_stage)
+    assert {(row.batch_id, row.source, row.attempt) for row in rows} == {
+        (result.batch, "photos", 1)
+    }
+    assert {stage: row.images for stage, row in by_stage.items()} == {
+        # Of nine uploads one has no bytes to fetch; two are duplicates, three are canonical.
+        "wait": 9, "inspect": 9, "fetch": 8, "dedupe": 5, "near": 3, "render": 3, "store": 3,
+        "publish": 3,
+    }  # fmt: skip
+    assert all(row.seconds > 0 and row.histogram for row in rows if row.stage != "wait")
+    inspected, rendered = by_stage["inspect"], by_stage["render"]
+    assert inspected.bytes_in == sum(map(len, result.files.values()))
+    assert inspected.amounts == {"accepted": 5, "rejected": 4}
+    assert by_stage["dedupe"].amounts == {"duplicates.bytes": 1, "duplicates.picture": 1}
+    assert inspected.workers == rendered.workers == 2
+    assert rendered.bytes_in == sum(len(result.files[name]) for name in VARIANTS)
+    assert rendered.bytes_out == sum(
+        len(data) for data in result.project.objects("variants/").values()
+    )
+    made = {
+        kind: sum(result.metadata(asset)[f"bytes_{kind}"].value for asset in RENDITIONS)
+        for kind in ("avif", "webp", "jpeg")
+    }
+    assert {kind: rendered.amounts[f"bytes.{kind}"] for kind in made} == made
+    assert rendered.amounts["jpeg.avif"] == made["jpeg"]
+    assert len(rendered.slowest) == 3
+    assert rendered.worst == rendered.slowest[0][1] > 0

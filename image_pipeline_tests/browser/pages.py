@@ -25,6 +25,31 @@ class Pages:
     jpeg_only: str
 
 
+#: Every text that is seen: its ink, the ground behind it, and whether it is large (WCAG 2.2).
+COLOURS = """() => {
+  const solid = (text) => text.match(/[\\d.]+/g).map(Number);
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    if (!walker.currentNode.textContent.trim() || !element.checkVisibility()) continue;
+    const style = getComputedStyle(element);
+    let ground = element;
+    while (ground && (solid(getComputedStyle(ground).backgroundColor)[3] ?? 1) === 0) {
+      ground = ground.parentElement;
+    }
+    const size = Number.parseFloat(style.fontSize);
+    found.push({
+      text: walker.currentNode.textContent.trim().slice(0, 40),
+      ink: solid(style.color),
+      ground: ground ? solid(getComputedStyle(ground).backgroundColor) : [255, 255, 255],
+      large: size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700),
+    });
+  }
+  return found;
+}"""
+
+
 def document_of(bucket, key):
     return json.loads(bucket.get(key))
 

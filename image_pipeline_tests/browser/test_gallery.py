@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import HOSTILE
-from .pages import contrast, scroll_through
+from .pages import COLOURS, contrast, scroll_through
 
 ADDRESSES = ["gallery", "source"]
 
@@ -183,30 +183,6 @@ def test_pictures_become_opaque_when_they_are_there(visit, pages):
     )
     assert len(found) >= 4
     assert min(map(float, found)) > 0.7  # duplicates are paler
-
-
-COLOURS = """() => {
-  const solid = (text) => text.match(/[\\d.]+/g).map(Number);
-  const found = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const element = walker.currentNode.parentElement;
-    if (!walker.currentNode.textContent.trim() || !element.checkVisibility()) continue;
-    const style = getComputedStyle(element);
-    let ground = element;
-    while (ground && (solid(getComputedStyle(ground).backgroundColor)[3] ?? 1) === 0) {
-      ground = ground.parentElement;
-    }
-    const size = Number.parseFloat(style.fontSize);
-    found.push({
-      text: walker.currentNode.textContent.trim().slice(0, 40),
-      ink: solid(style.color),
-      ground: ground ? solid(getComputedStyle(ground).backgroundColor) : [255, 255, 255],
-      large: size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700),
-    });
-  }
-  return found;
-}"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
