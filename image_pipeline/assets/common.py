@@ -36,7 +36,7 @@ _KINDS = {
     **dict.fromkeys(
         (
             "width", "height", "bytes", "distance", "quality", "uploads", "aliases", "variants",
-            "files", "asked", "warm", "hits", "misses",
+            "files", "asked", "warm", "hits", "misses", "published", "failed", "rejected",
         ),
         "Int64",
     ),

@@ -22,6 +22,7 @@ from image_pipeline.catalog.schema import (
     changes,
     images,
     members,
+    mockups,
     near,
     publications,
     separations,
@@ -33,7 +34,7 @@ from image_pipeline.catalog.schema import (
 #: In an order in which rows can be inserted: what is referred to comes first.
 TABLES = (
     batches, images, sketches, uploads, members, near, variants, publications, changes,
-    separations,
+    separations, mockups,
 )  # fmt: skip
 
 #: Version of the form of an export.
@@ -103,12 +104,15 @@ def is_empty(connection: sa.Connection) -> bool:
 
 
 def superseded_files(connection: sa.Connection) -> list[str]:
-    """Keys of files that no publication names: housekeeping may have removed them since."""
+    """Keys of files that nothing published names: housekeeping may have removed them since."""
     is_published = sa.exists().where(
         publications.c.canonical_id == variants.c.image_id,
         publications.c.recipe == variants.c.recipe,
     )
-    query = sa.select(variants.c.key).where(~variants.c.dropped, ~is_published)
+    is_mockup = sa.exists().where(
+        mockups.c.image_id == variants.c.image_id, mockups.c.recipe == variants.c.recipe
+    )
+    query = sa.select(variants.c.key).where(~variants.c.dropped, ~is_published, ~is_mockup)
     return list(connection.execute(query.order_by(variants.c.key)).scalars())
 
 

@@ -17,6 +17,7 @@ from image_pipeline.catalog.schema import (
     images,
     members,
     metadata,
+    mockups,
     near,
     plans,
     publications,
@@ -117,8 +118,8 @@ def noted_batches(connection: sa.Connection, ids: Iterable[int]) -> set[str]:
 
 
 def unpublish(connection: sa.Connection, source: str, image: str) -> None:
-    """An image has no manifest in a source any more."""
-    for table in (publications, warmth):
+    """An image has no manifest in a source any more, and none on a template."""
+    for table in (publications, mockups, warmth):
         connection.execute(
             sa.delete(table).where(table.c.source == source, table.c.image_id == image)
         )
@@ -134,6 +135,7 @@ def drop_image(connection: sa.Connection, image: str) -> None:
     for table, columns in (
         (warmth, ("image_id",)),
         (publications, ("image_id",)),
+        (mockups, ("image_id",)),
         (changes, ("image_id",)),
         (near, ("image_id", "canonical_id")),
         (separations, ("one_id", "other_id")),

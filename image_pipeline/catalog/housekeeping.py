@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from image_pipeline.catalog import mockups
 from image_pipeline.catalog.batches import OPEN
 from image_pipeline.catalog.engine import HEAD, Catalog, chunks, insert_new
 from image_pipeline.catalog.schema import (
@@ -208,7 +209,8 @@ def published_since(
     connection: sa.Connection, names: Collection[str], ids: Iterable[str], moment: datetime
 ) -> set[str]:
     """Those of these images of which, or with whose files, something was published since."""
-    found: set[str] = set()
+    ids = list(ids)
+    found = mockups.published_since(connection, ids, moment)
     for part in chunks(ids):
         mine = publications.c.source.in_(names) & publications.c.image_id.in_(part)
         # Two queries, as each has an index of its own.

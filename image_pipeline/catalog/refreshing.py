@@ -32,6 +32,7 @@ class File:
     key: str
     image_id: str
     recipe: str
+    role: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def files(catalog: Catalog) -> Iterator[list[File]]:
     after = ""
     while True:
         query = (
-            sa.select(variants.c.key, variants.c.image_id, variants.c.recipe)
+            sa.select(*(variants.c[name] for name in File.__slots__))
             .where(variants.c.key > after, ~variants.c.dropped)
             .order_by(variants.c.key)
             .limit(PAGE)

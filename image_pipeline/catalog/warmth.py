@@ -42,17 +42,33 @@ def replace(
     wanted: Sequence[Wanted],
     now: datetime,
 ) -> None:
-    """Make these the files of these images. Known ones keep what the edge said of them."""
+    """Make these the files of these images. Known ones keep what the edge said of them.
+
+    Mockups of theirs are no files of the images themselves, and stay.
+    """
     keep = {one.key for one in wanted}
+    is_mockup = sa.exists().where(variants.c.key == warmth.c.key, variants.c.role == "mockup")
     for part in chunks(images):
         query = sa.select(warmth.c.key).where(
-            warmth.c.source == source, warmth.c.image_id.in_(part)
+            warmth.c.source == source, warmth.c.image_id.in_(part), ~is_mockup
         )
         gone = [key for key in connection.execute(query).scalars() if key not in keep]
-        for some in chunks(gone):
-            connection.execute(
-                sa.delete(warmth).where(warmth.c.source == source, warmth.c.key.in_(some))
-            )
+        exchange(connection, source, gone, [], now)
+    exchange(connection, source, [], wanted, now)
+
+
+def exchange(
+    connection: sa.Connection,
+    source: str,
+    gone: Iterable[str],
+    wanted: Sequence[Wanted],
+    now: datetime,
+) -> None:
+    """Ask the edge for these files from now on, and not for those of the keys ``gone``."""
+    for part in chunks(gone):
+        connection.execute(
+            sa.delete(warmth).where(warmth.c.source == source, warmth.c.key.in_(part))
+        )
     rows = [
         {
             "source": source,

@@ -199,6 +199,21 @@ def alias_manifest(manifest: Mapping[str, Any], alias_id: str) -> dict[str, Any]
     return {**manifest, "id": alias_id}
 
 
+def mockup_manifest(
+    image: PublishedImage,
+    template: str,
+    recipe: str,
+    url_of: Callable[[str], str],
+    sizes: str = "100vw",
+) -> dict[str, Any]:
+    """The manifest of a picture on a template: that of an image, and which template it is.
+
+    ``image`` has the id of the design; all else of it is what the composed picture looks like.
+    ``recipe`` is the fingerprint of the template and the encoders.
+    """
+    return {**image_manifest(image, url_of, sizes), "template": template, "recipe": recipe}
+
+
 def batch_manifest(
     batch: str,
     source: str,

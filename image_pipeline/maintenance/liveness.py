@@ -8,18 +8,18 @@ guesses in favour of removing. The same answer is given when a plan is made and 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
 import sqlalchemy as sa
 
-from image_pipeline.catalog import housekeeping, uploads
+from image_pipeline.catalog import housekeeping, mockups, uploads
 from image_pipeline.catalog.housekeeping import VariantRow
 from image_pipeline.settings import OWN_PREFIXES, Settings
 from image_pipeline.store.bucket import Bucket, ObjectGoneError
-from image_pipeline.store.layout import image_manifest_key, index_key
+from image_pipeline.store.layout import image_manifest_key, index_key, mockup_manifest_key
 
 Kind = Literal[
     "upload", "variant", "manifest", "batch", "ledger", "index", "gallery", "table", "plan",
@@ -31,8 +31,8 @@ ORPHAN_REASONS = (
     "unknown_upload",  # under a source's prefix, but the catalog has no such version
     "unknown_variant",  # no row: a run was killed between writing and committing
     "dropped_variant",  # its row says that it was not worth publishing
-    "superseded_variant",  # has a row, but no publication names it
-    "unknown_manifest",  # of an image that its source does not have
+    "superseded_variant",  # has a row, but no publication and no mockup names it
+    "unknown_manifest",  # of an image, or a mockup, that its source does not have
     "unknown_batch",  # a list, manifest or page of a batch that the catalog does not have
     "superseded_index",  # a page that its source's index does not name any more
     "unknown_plan",
@@ -79,23 +79,31 @@ class Place:
     """What the name of an object says: its kind, its source if it has one, and whose it is.
 
     ``id`` is that of the image, batch, plan or inventory; of a page of an index its digest.
+    ``template`` is that of a mockup, of its files and of its manifest.
     """
 
     kind: Kind
     source: str = ""
     id: str = ""
+    template: str = ""
 
 
 _IMAGE = r"[0-9a-f]{64}"
 #: Also of the name of a size.
 _SOURCE = r"[a-z0-9][a-z0-9_]{0,30}"
+_TEMPLATE = r"(?P<template>[a-z0-9][a-z0-9_-]{0,30})"
 _BATCH = rf"(?P<source>{_SOURCE})-\d{{8}}-\d{{6}}-[0-9a-f]{{6}}"
 
 #: Names as :mod:`image_pipeline.store.layout` makes them, and nothing else: a file that somebody
 #: put into one of our folders is not ours to remove.
 _SHAPES: tuple[tuple[Kind, str], ...] = (
     ("variant", rf"variants/(?P<id>{_IMAGE})/{_SOURCE}-\d+x\d+\.[0-9a-f]+\.[a-z0-9]+"),
+    (
+        "variant",
+        rf"variants/(?P<id>{_IMAGE})/{_TEMPLATE}-{_SOURCE}-\d+x\d+\.[0-9a-f]+\.[a-z0-9]+",
+    ),
     ("manifest", rf"manifests/(?P<source>{_SOURCE})/(?P<id>{_IMAGE})\.json"),
+    ("manifest", rf"manifests/(?P<source>{_SOURCE})/mockups/{_TEMPLATE}/(?P<id>{_IMAGE})\.json"),
     ("batch", rf"manifests/(?:batches|warm|deltas)/(?P<id>{_BATCH})\.json"),
     ("batch", rf"batches/(?P<id>{_BATCH})\.json"),
     ("ledger", rf"ledger/(?P<id>{_BATCH})\.json\.gz"),
@@ -123,7 +131,12 @@ def place_of(key: str, prefixes: Sequence[tuple[str, str]]) -> Place:
         found = pattern.fullmatch(key)
         if found:
             named = found.groupdict()
-            return Place(kind, named.get("source") or "", named.get("id") or "")
+            return Place(
+                kind,
+                named.get("source") or "",
+                named.get("id") or "",
+                named.get("template") or "",
+            )
     return Place(FOREIGN)
 
 
@@ -189,16 +202,18 @@ class Liveness:
             for key, row in rows.items()
             if not row.dropped and (row.image_id, row.recipe) in published
         }
+        found |= _on_templates(connection, named, rows)
         rest = [one for one in named if one.key not in found]
         if rest:
-            surroundings = self._surroundings(connection, {one.place.id for one in rest})
+            surroundings = self._surroundings(connection, rest)
             for one in rest:
-                row = rows.get(one.key)
-                found[one.key] = self._unpublished(one.key, row, one.place.id, surroundings)
+                found[one.key] = self._unpublished(one, rows.get(one.key), surroundings)
         return found
 
-    def _surroundings(self, connection: sa.Connection, images: set[str]) -> _Surroundings:
-        """What else may need files of these images: asked only of the few not published."""
+    def _surroundings(self, connection: sa.Connection, rest: Sequence[_Named]) -> _Surroundings:
+        """What else may need these files: asked only of the few that nothing published names."""
+        images = {one.place.id for one in rest}
+        on_templates = {one.place.id for one in rest if one.place.template}
         names = sorted({*housekeeping.sources(connection), *self.settings.sources})
         busy = housekeeping.images_in_open_batches(connection, images)
         unpublished: set[str] = set()
@@ -213,38 +228,55 @@ class Liveness:
             unpublished,
             housekeeping.publishing_sources(connection, names, images),
             housekeeping.recipes_being_replaced(connection, images),
+            mockups.unsettled(connection, on_templates),
             self.clock() - timedelta(days=self.settings.maintenance.cleanup.grace_days),
         )
 
-    def _unpublished(
-        self, key: str, row: VariantRow | None, image: str, around: _Surroundings
-    ) -> Reference:
-        """Of a variant that no publication names."""
+    def _unpublished(self, one: _Named, row: VariantRow | None, around: _Surroundings) -> Reference:
+        """Of a variant that no publication and no mockup names."""
+        image = one.place.id
         if image in around.busy:
             return Reference("variant", "open_batch")
         if row is None or row.dropped:
-            named = row is None and self._is_in_a_manifest(key, image, around)
+            sources = around.sources.get(image, ())
+            named = row is None and self._is_in_a_manifest(one, sources)
             return _without_row(row, named=named)
         if row.created_at > around.young_after:
             return Reference("variant", "young_row")
         # Published before publications were recorded: any of its files may be in a manifest.
         if image in around.unpublished:
             return Reference("variant", "member")
-        if (image, row.recipe) in around.being_replaced:
+        if (image, row.recipe) in around.being_replaced or self._is_unsettled(one, around):
             return Reference("variant", "unfinished_change")
         return Reference("variant", "superseded_variant", orphan=True)
 
-    def _is_in_a_manifest(self, key: str, image: str, around: _Surroundings) -> bool:
-        """Whether a manifest in the bucket names a variant that the catalog does not have.
+    def _is_unsettled(self, one: _Named, around: _Surroundings) -> bool:
+        """Whether the manifest before is still there of a mockup that was announced anew."""
+        place = one.place
+        sources = [
+            source
+            for source, image, template in sorted(around.unsettled)
+            if (image, template) == (place.id, place.template)
+        ]
+        return self._is_in_a_manifest(one, sources)
+
+    def _is_in_a_manifest(self, one: _Named, sources: Iterable[str]) -> bool:
+        """Whether a manifest in the bucket names a variant that nothing in the catalog names.
 
         Its row was deleted because the file was missing, and the batch that made it anew was
         given up; or the catalog was rebuilt from an export that is older than the manifest.
         """
-        return any(key in self._manifest(one, image) for one in around.sources.get(image, ()))
+        image, template = one.place.id, one.place.template
+        names = [
+            mockup_manifest_key(source, template, image)
+            if template
+            else image_manifest_key(source, image)
+            for source in sources
+        ]
+        return any(one.key in self._manifest(name) for name in names)
 
-    def _manifest(self, source: str, image: str) -> str:
-        """The text of an image's manifest; empty if there is none."""
-        name = image_manifest_key(source, image)
+    def _manifest(self, name: str) -> str:
+        """The text of a manifest by its key; empty if there is none."""
         if name not in self._manifests:
             try:
                 text = self.bucket.get(name).decode("utf-8", "replace")
@@ -294,13 +326,15 @@ class _Surroundings:
 
     ``busy`` are images of open batches, ``unpublished`` images around which somebody has no
     publication, ``sources`` who publishes an image; ``being_replaced`` pairs (image, recipe)
-    whose manifests may still be the old ones.
+    whose manifests may still be the old ones, as those of mockups in ``unsettled`` (source,
+    image, template).
     """
 
     busy: set[str]
     unpublished: set[str]
     sources: dict[str, list[str]]
     being_replaced: set[tuple[str, str]]
+    unsettled: set[tuple[str, str, str]]
     young_after: datetime
 
 
@@ -339,9 +373,45 @@ def _uploads(
     }
 
 
+def _on_templates(
+    connection: sa.Connection, named: Sequence[_Named], rows: Mapping[str, VariantRow]
+) -> dict[str, Reference]:
+    """Files that a mockup names."""
+    mine = [one for one in named if one.place.template and one.key in rows]
+    if not mine:
+        return {}
+    published = mockups.published_recipes(connection, {one.place.id for one in mine})
+    return {
+        key: Reference("variant", "mockup")
+        for key, row in ((one.key, rows[one.key]) for one in mine)
+        if not row.dropped and (row.image_id, row.recipe) in published
+    }
+
+
+def _mockup_manifests(
+    connection: sa.Connection, source: str, named: Sequence[_Named]
+) -> dict[str, Reference]:
+    found = {}
+    for template in {one.place.template for one in named}:
+        mine = [one for one in named if one.place.template == template]
+        ids = {one.place.id for one in mine}
+        known = mockups.published(connection, source, template, ids)
+        for one in mine:
+            is_known = one.place.id in known
+            by = "mockup" if is_known else "unknown_manifest"
+            found[one.key] = Reference("manifest", by, not is_known)
+    return found
+
+
 def _manifests(
     connection: sa.Connection, source: str, named: Sequence[_Named]
 ) -> dict[str, Reference]:
+    on_templates = [one for one in named if one.place.template]
+    if on_templates:
+        own = [one for one in named if not one.place.template]
+        return _mockup_manifests(connection, source, on_templates) | _manifests(
+            connection, source, own
+        )
     ids = {one.place.id for one in named}
     published = housekeeping.published_images(connection, source, ids)
     known = housekeeping.member_images(connection, source, ids - published)

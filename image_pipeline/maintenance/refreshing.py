@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import sqlalchemy as sa
 
 from image_pipeline.catalog import batches as catalog_batches
-from image_pipeline.catalog import housekeeping, removals
+from image_pipeline.catalog import housekeeping, mockups, removals
 from image_pipeline.catalog import refreshing as catalog_refreshing
 from image_pipeline.catalog.engine import Catalog, chunks
 from image_pipeline.catalog.refreshing import File, Standing
@@ -79,14 +79,16 @@ class Choice:
 class Refreshed:
     """What was found, and what of it was set going.
 
-    ``files_missing`` are rows without an object, ``rows_dropped`` those deleted for it,
-    ``reopened`` the batches that sensors will ask for.
+    ``files_missing`` are rows without an object, ``mockups_missing`` mockups that lack one of
+    theirs, ``rows_dropped`` rows deleted for it, ``reopened`` the batches that sensors will ask
+    for. Mockups are made again by their own next run.
     """
 
     inventory_id: str
     taken_at: datetime
     choice: Choice
     files_missing: int
+    mockups_missing: int = 0
     rows_dropped: int = 0
     reopened: list[str] = field(default_factory=list)
 
@@ -101,6 +103,7 @@ class Refreshed:
             "archived": len(self.choice.archived),
             "unrenderable": len(self.choice.unrenderable),
             "files_missing": self.files_missing,
+            "mockups_missing": self.mockups_missing,
             "rows_dropped": self.rows_dropped,
             "batches_reopened": len(self.reopened),
         }
@@ -190,15 +193,18 @@ def refresh(
             "no_inventory", "there is no inventory yet: materialize storage_inventory first"
         )
     present = _read_inventory(bucket, newest[0].id)
-    missing = _missing_files(bucket, catalog, present, progress)
+    missing, mockup_files = _missing_files(bucket, catalog, present, progress)
     if outdated is None:
         outdated = rules.refresh == "outdated"
     stale = _stale(catalog, settings, names, present, missing, outdated)
     limit = min(max_objects or rules.max_objects, rules.max_objects)
     choice = choose(stale, limit)
-    found = Refreshed(newest[0].id, newest[0].taken_at, choice, _count(missing))
+    lost = {(one.image_id, one.recipe) for one in mockup_files}
+    files = _count(missing) + len(mockup_files)
+    found = Refreshed(newest[0].id, newest[0].taken_at, choice, files, len(lost))
     if dry_run:
         return found
+    found = replace(found, rows_dropped=_lose_mockups(catalog, clock, mockup_files))
     chosen = _set_going(catalog, clock, found, missing)
     # Of one source alone it is not known which images others need.
     return chosen if source else _forget_unneeded(catalog, clock, chosen, missing)
@@ -284,9 +290,10 @@ def _missing_files(
     catalog: Catalog,
     present: _Present,
     progress: Callable[[str, int, int], None] | None,
-) -> dict[str, list[File]]:
-    """Rows whose object neither the inventory nor the bucket itself has, by image."""
+) -> tuple[dict[str, list[File]], list[File]]:
+    """Rows whose object neither the inventory nor the bucket has, by image; mockups' apart."""
     missing: dict[str, list[File]] = {}
+    of_mockups: list[File] = []
     asked = found = 0
     with ThreadPoolExecutor(THREADS, thread_name_prefix="head") as threads:
         for page in catalog_refreshing.files(catalog):
@@ -294,12 +301,14 @@ def _missing_files(
             heads = threads.map(bucket.head, (one.key for one in doubtful))
             for one, head in zip(doubtful, heads, strict=True):
                 if head is None:
-                    missing.setdefault(one.image_id, []).append(one)
+                    is_mockup = one.role == mockups.ROLE
+                    place = of_mockups if is_mockup else missing.setdefault(one.image_id, [])
+                    place.append(one)
                     found += 1
             asked += len(doubtful)
             if progress is not None and doubtful:
                 progress("missing", found, asked)
-    return missing
+    return missing, of_mockups
 
 
 def _count(missing: dict[str, list[File]]) -> int:
@@ -383,7 +392,19 @@ def _set_going(
             keys = [key for batch in part for key in lacking[batch]]
             dropped += _forget(connection, keys, clock())
             reopened += catalog_batches.reopen(connection, part, clock())
-    return replace(found, rows_dropped=dropped, reopened=reopened)
+    return replace(found, rows_dropped=found.rows_dropped + dropped, reopened=reopened)
+
+
+def _lose_mockups(catalog: Catalog, clock: Callable[[], datetime], files: Sequence[File]) -> int:
+    """Let mockups that lack a file be made again, but of those that housekeeping removes now."""
+    dropped = 0
+    for part in chunks(files):
+        with catalog.write() as connection:
+            removals.hold(connection)
+            busy = removals.being_removed(connection, (one.key for one in part), clock())
+            lost = {(one.image_id, one.recipe) for one in part if one.key not in busy}
+            dropped += mockups.lose_files(connection, lost)
+    return dropped
 
 
 def _forget_unneeded(

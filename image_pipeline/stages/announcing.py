@@ -11,7 +11,8 @@ import hashlib
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from datetime import datetime
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -33,10 +34,26 @@ THREADS = 12
 REMOVAL_LOOKS = 60
 REMOVAL_PAUSE = 0.5
 
+K = TypeVar("K")
+
 
 def await_removal() -> None:
     """Give housekeeping the time to end what it does."""
     time.sleep(REMOVAL_PAUSE)
+
+
+def held_back(
+    connection: sa.Connection, needed: Mapping[str, K], own: Mapping[str, K], now: datetime
+) -> set[K]:
+    """Whose manifests may not be announced now: a file of theirs is not there, or goes.
+
+    ``needed`` has the keys of files, ``own`` those of the manifests themselves, both with whose
+    they are. Hold the lock of removals, and announce in the same transaction.
+    """
+    lost = needed.keys() - catalog_publications.existing(connection, needed)
+    both = {**needed, **own}
+    going = catalog_removals.being_removed(connection, both, now)
+    return {both[key] for key in lost | going}
 
 
 class Manifests:
@@ -117,9 +134,6 @@ class Manifests:
             image_manifest_key(self.source, image): document["canonical"]
             for image, document in documents.items()
         }
-        lost = needed.keys() - catalog_publications.existing(connection, needed)
-        both = needed | own
-        going = catalog_removals.being_removed(connection, both, self.tools.clock())
         members = catalog_images.members_of(connection, self.source, documents)
         # Somebody else stands for it by now; what is announced last has to be what is so.
         stale = {
@@ -127,7 +141,7 @@ class Manifests:
             for image, row in members.items()
             if row.canonical_id != documents[image]["canonical"]
         }
-        return stale | {both[key] for key in lost | going}
+        return stale | held_back(connection, needed, own, self.tools.clock())
 
     def _write(self, image: str, document: Mapping[str, Any], announced: Announced) -> bool:
         """Put a manifest; False if it was there already."""

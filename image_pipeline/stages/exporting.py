@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterable
@@ -16,13 +17,22 @@ import sqlalchemy as sa
 
 from image_pipeline.catalog import batches as catalog_batches
 from image_pipeline.catalog import export, originals
+from image_pipeline.catalog import mockups as catalog_mockups
 from image_pipeline.catalog import uploads as catalog_uploads
 from image_pipeline.catalog.engine import Catalog, chunks, insert_new
 from image_pipeline.catalog.originals import Moved
 from image_pipeline.catalog.schema import batches, uploads
 from image_pipeline.delivery.manifest import to_json
+from image_pipeline.maintenance.liveness import place_of
 from image_pipeline.store.bucket import Bucket
-from image_pipeline.store.layout import BATCHES, LEDGER, ledger_key, separations_key
+from image_pipeline.store.layout import (
+    BATCHES,
+    LEDGER,
+    ledger_key,
+    mockup_manifests,
+    mockup_size,
+    separations_key,
+)
 
 #: HEAD requests at a time.
 THREADS = 32
@@ -91,6 +101,7 @@ def rebuild(
         done.exports = len(files)
         for prefix in prefixes:
             _follow_moves(connection, bucket, prefix, now)
+        _find_mockups(connection, bucket, now, progress)
         _drop_removed(connection, bucket)
         done.unfinished = _reopen(connection, bucket, now)
         export.follow_ids(connection)
@@ -114,6 +125,41 @@ def _follow_moves(connection: sa.Connection, bucket: Bucket, prefix: str, now: d
             if was is not None:
                 moved.append(Moved(key, was.etag, one.etag, one.storage_class))
         originals.follow(connection, moved, now)
+
+
+def _find_mockups(
+    connection: sa.Connection,
+    bucket: Bucket,
+    now: datetime,
+    progress: Callable[[str, int, int], None],
+) -> None:
+    """Know the mockups again by their manifests, which have all that the catalog had of them.
+
+    They are made after their batches were exported. Those of templates that are no more come
+    back too, and are withdrawn by the next run as they were before.
+    """
+    count = 0
+    for source in catalog_mockups.restored_sources(connection):
+        listed = (one.key for one in bucket.list(mockup_manifests(source)))
+        keys = (key for key in listed if place_of(key, []).template)
+        for part in chunks(keys, 100):
+            with ThreadPoolExecutor(THREADS, thread_name_prefix="read") as threads:
+                texts = list(threads.map(bucket.get, part))
+            catalog_mockups.restore(connection, source, [recorded(text) for text in texts], now)
+            count += len(texts)
+            progress("mockups restored", count, count)
+
+
+def recorded(manifest: bytes) -> catalog_mockups.Recorded:
+    """What a mockup's manifest says of it."""
+    document = json.loads(manifest)
+    template = document["template"]
+    return catalog_mockups.Recorded(
+        catalog_mockups.Place(document["id"], template),
+        document["recipe"],
+        hashlib.sha256(manifest).hexdigest(),
+        [{**file, "size": mockup_size(template, file["size"])} for file in document["variants"]],
+    )
 
 
 def _drop_removed(connection: sa.Connection, bucket: Bucket) -> None:

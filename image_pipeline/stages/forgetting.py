@@ -22,9 +22,11 @@ from image_pipeline.catalog import batches as catalog_batches
 from image_pipeline.catalog import forgetting as catalog_forgetting
 from image_pipeline.catalog import groups as catalog_groups
 from image_pipeline.catalog import images as catalog_images
+from image_pipeline.catalog import mockups as catalog_mockups
 from image_pipeline.catalog import removals as catalog_removals
 from image_pipeline.catalog.batches import OPEN
 from image_pipeline.catalog.engine import chunks
+from image_pipeline.catalog.publications import alone
 from image_pipeline.delivery.manifest_cache import CacheError
 from image_pipeline.delivery.urls import url_builder
 from image_pipeline.maintenance.forgetting import (
@@ -43,7 +45,14 @@ from image_pipeline.stages.regrouping import judge_again, regroup
 from image_pipeline.stages.source_gallery import write_source_gallery
 from image_pipeline.stages.tools import PUBLISHED, Tools
 from image_pipeline.store.bucket import ObjectGoneError
-from image_pipeline.store.layout import image_manifest_key, index_key, source_gallery_key, trash_key
+from image_pipeline.store.layout import (
+    image_manifest_key,
+    index_key,
+    mockup_manifest_key,
+    mockup_manifests,
+    source_gallery_key,
+    trash_key,
+)
 
 #: Documents read and objects looked for at a time.
 THREADS = 12
@@ -152,6 +161,8 @@ class _Forgetting:
             return self.report
         for image in self.case.doomed:
             self._remove_pixels(image)
+        if not self._is_gone_from_mirror():
+            return self.report
         names = as_names([self.case.key], self.case.doomed)
         self._rewrite(names)
         self._end(names)
@@ -223,13 +234,31 @@ class _Forgetting:
     def _unpublish(self) -> None:
         """Manifests of the images in this source, and the pages of the index that list them."""
         source = self.case.source
-        with self.tools.catalog.write() as connection:
-            for image in self.case.leaving:
-                catalog_forgetting.unpublish(connection, source, image)
-        manifests = [image_manifest_key(source, image) for image in self.case.leaving]
-        self._erase([*manifests, *self._trash_of(manifests)])
+        manifests = self._manifests()
+        # Not between the announcement of a mockup and its manifest.
+        with alone(self.tools.catalog, catalog_mockups.lock_name(source)):
+            with self.tools.catalog.write() as connection:
+                for image in self.case.leaving:
+                    catalog_forgetting.unpublish(connection, source, image)
+            self._erase([*manifests, *self._trash_of(manifests)])
         self._update_index(as_names([], self.case.leaving))
         self._empty_cache()
+
+    def _manifests(self) -> list[str]:
+        """Of the images in this source, and of their mockups on whatever template."""
+        source = self.case.source
+        folder = mockup_manifests(source)
+        templates = [
+            one.removeprefix(folder).rstrip("/") for one in self.tools.bucket.folders(folder)
+        ]
+        return [
+            key
+            for image in self.case.leaving
+            for key in (
+                image_manifest_key(source, image),
+                *(mockup_manifest_key(source, name, image) for name in templates),
+            )
+        ]
 
     def _update_index(self, names: Names) -> None:
         """Make the pages anew that mention an image, and end the old ones, whatever their age."""
@@ -275,6 +304,14 @@ class _Forgetting:
             for batch in open_batches
         ]
         return bool(served or open_batches)
+
+    def _is_gone_from_mirror(self) -> bool:
+        """Before the rows go: a second call needs them to find what an absent server still has."""
+        from image_pipeline.mirror.forgetting import forget_copies
+
+        settings, catalog = self.tools.settings, self.tools.catalog
+        self.report.remains += forget_copies(settings, catalog, [self.case.key], self.case.doomed)
+        return not self.report.remains
 
     def _remove_pixels(self, image: str) -> None:
         """The files of an image, announced like every removal: somebody may render them anew."""
@@ -354,7 +391,7 @@ class _Forgetting:
         """Look again: objects, documents and rows."""
         bucket = self.tools.bucket
         places = [self.case.key, *(f"variants/{image}/" for image in names.images)]
-        places += [image_manifest_key(self.case.source, image) for image in self.case.leaving]
+        places += self._manifests()
         remains = self.report.remains
         for place in places:
             found = [one.key for one in bucket.list(place) if _belongs(one.key, place)]

@@ -1,53 +1,42 @@
-"""Third stage: every canonical image becomes variants in the bucket, then rows in the catalog.
-
-The object is written first and the row second. A kill in between leaves an object that the
-next attempt writes again under the same name with the same bytes; never a row without one.
-Housekeeping may be removing an object of that very name: then it is written once more before
-its row is.
-"""
+"""Third stage: every canonical image becomes variants in the bucket, then rows in the catalog."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from image_pipeline.catalog import groups as catalog_groups
 from image_pipeline.catalog import images as catalog_images
-from image_pipeline.catalog import removals as catalog_removals
 from image_pipeline.catalog import uploads as catalog_uploads
 from image_pipeline.catalog.batches import OPEN
 from image_pipeline.catalog.uploads import Decision, Upload
-from image_pipeline.imaging.metadata import find_metadata
 from image_pipeline.imaging.recipe import (
     PlannedVariant,
     extension,
     keeps_animation,
-    mime_type,
     plan_variants,
     recipe_fingerprint,
     variant_fingerprint,
 )
 from image_pipeline.imaging.rendering import RenderedVariant, render
+from image_pipeline.performance.timings import Watch
 from image_pipeline.settings import Recipe, Role
-from image_pipeline.stages.announcing import REMOVAL_LOOKS, await_removal
 from image_pipeline.stages.fetching import load_original
 from image_pipeline.stages.inspecting import decision
 from image_pipeline.stages.regrouping import canonicals_of_batch, judge_again, regroup
+from image_pipeline.stages.storing import Shelf, being_removed_error
+from image_pipeline.stages.timing import Stage, record_part, timed, weigh
 from image_pipeline.stages.tools import PUBLISHED, Tools
-from image_pipeline.store.bucket import StoreError
-from image_pipeline.store.layout import IMMUTABLE, variant_key
+from image_pipeline.store.layout import variant_key
 from image_pipeline.workers.pool import Job
 
-#: PUTs at a time, images whose PUTs may be under way, and rows per commit.
-THREADS = 12
-IMAGES_UNDER_WAY = 3
-COMMIT_ROWS = 60
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 #: Every role, in the order people think of them.
 ROLES: tuple[Role, ...] = ("responsive", "thumbnail")
@@ -75,9 +64,22 @@ def render_batch(tools: Tools, batch: str, roles: Collection[Role] = ROLES) -> l
     """
     with tools.catalog.read() as connection:
         source = batch_source(connection, batch)
+    began_at, stored = tools.clock(), Watch()
+    with timed(tools, "render", batch, source) as stage:
+        rows = _render(tools, batch, roles, stage, stored)
+    record_part(tools, batch, stage, "store", stored, began_at)
+    return [row for row in rows if row["role"] in roles and not row["dropped"]]
+
+
+def _render(
+    tools: Tools, batch: str, roles: Collection[Role], stage: Stage, stored: Watch
+) -> list[dict[str, Any]]:
+    source = stage.source
     recipe = tools.recipe(source)
     fingerprint = recipe_fingerprint(recipe)
+    stage.uses_workers, stage.recipe = True, fingerprint
     tried: set[str] = set()
+    before: set[str] | None = None
     while True:
         with tools.catalog.read() as connection:
             canonicals = canonicals_of_batch(connection, source, batch)
@@ -85,11 +87,23 @@ def render_batch(tools: Tools, batch: str, roles: Collection[Role] = ROLES) -> l
             existing = catalog_images.variants_of(connection, canonicals, fingerprint)
         rows = [row for made in existing.values() for row in made]
         have = {row["key"] for row in rows}
+        before = have if before is None else before
         missing = [w for w in works if w.image not in tried and not have.issuperset(w.keys)]
         if not missing:
-            return [row for row in rows if row["role"] in roles and not row["dropped"]]
+            stage.amounts = weigh([row for row in rows if row["key"] not in before])
+            stage.bytes_out = round(sum(_by_format(stage.amounts)))
+            return rows
         tried.update(work.image for work in missing)
-        _Press(tools, batch, source, recipe, roles).run(missing, len(works))
+        press = _Press(tools, batch, source, recipe, roles)
+        press.watch, press.stored_after = stage.watch, stored
+        press.run(missing, len(works))
+        stage.images += press.made
+        stage.bytes_in += press.bytes_in
+        stage.elsewhere = stored.total
+
+
+def _by_format(amounts: Mapping[str, float]) -> list[float]:
+    return [number for name, number in amounts.items() if name.startswith("bytes.")]
 
 
 def batch_source(connection: sa.Connection, batch: str) -> str:
@@ -149,7 +163,7 @@ def key_of(image: str, plan: PlannedVariant, fingerprint: str) -> str:
     )
 
 
-class _Press:
+class _Press(Shelf[str]):
     """Renders images in workers, stores what comes out, commits what is stored."""
 
     def __init__(
@@ -160,7 +174,7 @@ class _Press:
         recipe: Recipe,
         roles: Collection[Role],
     ) -> None:
-        self.tools = tools
+        super().__init__(tools)
         self.batch = batch
         self.source = source
         self.recipe = recipe
@@ -169,35 +183,18 @@ class _Press:
         self.done = 0
         self.fingerprint = recipe_fingerprint(recipe)
         self.keys: dict[str, set[str]] = {}
-        self.rows: list[dict[str, Any]] = []
-        self.seconds: dict[str, float] = {}
-        self.stored: dict[str, tuple[bytes, str]] = {}  # by key, until the row is written
-        self.sure: set[str] = set()  # keys that were seen after all removals they might meet
-        self.mark: catalog_removals.Mark = ()
+        self.originals: dict[str, Upload] = {}  # by image: the upload that a time is told of
+        self.watch = Watch()
+        self.stored_after = Watch()
+        self.made = 0
+        self.bytes_in = 0
 
     def run(self, missing: Sequence[Work], total: int) -> None:
         """Render and store; an image that cannot be rendered gets its verdict."""
         self.total, self.done = total, total - len(missing)
         self.keys = {work.image: set(work.keys) for work in missing}
-        with self.tools.catalog.read() as connection:
-            self.mark = catalog_removals.mark(connection)
-        under_way: deque[tuple[str, list[Future[dict[str, Any]]]]] = deque()
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="put") as threads:
-            for outcome in self.tools.workers.run(render, self._jobs(missing)):
-                if outcome.value is None:
-                    error = outcome.error or RuntimeError("no result")
-                    self._refuse(outcome.key, error, outcome.seconds)
-                    continue
-                self.seconds[outcome.key] = outcome.seconds
-                puts = [
-                    threads.submit(self._store, outcome.key, variant) for variant in outcome.value
-                ]
-                under_way.append((outcome.key, puts))
-                if len(under_way) > IMAGES_UNDER_WAY:
-                    self._collect(*under_way.popleft())
-            while under_way:
-                self._collect(*under_way.popleft())
-        self._commit()
+        self.originals = {work.image: work.originals[0] for work in missing if work.originals}
+        self.press(render, self._jobs(missing))
 
     def _jobs(self, missing: Sequence[Work]) -> Iterator[Job[str]]:
         limits = self.tools.source(self.source).limits
@@ -209,121 +206,39 @@ class _Press:
                 work.megapixels,
             )
 
-    def _store(self, image: str, variant: RenderedVariant) -> dict[str, Any]:
+    def _name(self, picture: str, variant: RenderedVariant) -> dict[str, Any]:
         plan = variant.plan
-        key = key_of(image, plan, variant_fingerprint(image, self.fingerprint))
-        if not variant.dropped:
-            self.stored[key] = variant.data, mime_type(plan.format)
-            self._put(key)
         return {
-            "key": key,
-            "image_id": image,
+            "key": key_of(picture, plan, variant_fingerprint(picture, self.fingerprint)),
+            "image_id": picture,
             "recipe": self.fingerprint,
             "role": plan.role,
             "size": plan.size,
-            "format": plan.format,
-            "width": plan.width,
-            "height": plan.height,
-            "quality": plan.quality,
-            "bytes": variant.length,
-            "sha256": variant.sha256,
-            "dropped": variant.dropped,
-            "metadata": [] if variant.dropped else find_metadata(variant.data),
-            "created_at": self.tools.clock(),
         }
 
-    def _collect(self, image: str, puts: list[Future[dict[str, Any]]]) -> None:
-        """Wait for the PUTs of an image; all of them succeeded or none is recorded."""
-        try:
-            self.rows.extend([put.result() for put in puts])
-        except Exception as error:  # noqa: BLE001 - whatever a thread met decides this image only
-            self._refuse(image, error, 0.0)
-            return
-        self._step()
-        if len(self.rows) >= COMMIT_ROWS:
-            self._commit()
+    def _picture_of(self, row: Mapping[str, Any]) -> str:
+        return str(row["image_id"])
 
-    def _put(self, key: str) -> None:
-        data, kind = self.stored[key]
-        self.tools.bucket.put(key, data, kind, IMMUTABLE)
-
-    def _commit(self) -> None:
-        """Record what is stored; what housekeeping is removing is stored again before."""
-        looks = 0
-        self._record()
-        while self.rows:
-            looks += 1
-            if looks > REMOVAL_LOOKS:
-                self._give_up()
-                break
-            await_removal()
-            self._record()
-
-    def _record(self) -> None:
-        """Commit the rows of files that are there and stay. The others are left in ``rows``.
-
-        A file may have been written while it was being removed, and be gone. While it is being
-        removed, the catalog says so; that some removal has ended since, the mark says. Then it
-        is looked for: what is seen after that is newer than what was to be removed, and stays.
-        """
-        if self._record_sure():
-            return
-        unsure = [row["key"] for row in self.rows if row["key"] in self.stored]
-        with self.tools.catalog.write() as connection:
-            catalog_removals.hold(connection)
-            going = catalog_removals.being_removed(connection, unsure, self.tools.clock())
-        looked_for = sorted(set(unsure) - going - self.sure)
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="look") as threads:
-            there = threads.map(self._put_if_gone, looked_for)
-            self.sure.update(key for key, known in zip(looked_for, there, strict=True) if known)
-        self._record_sure()
-
-    def _record_sure(self) -> bool:
-        """Commit what surely is there, whole images only; whether that was everything."""
-        with self.tools.catalog.write() as connection:
-            catalog_removals.hold(connection)
-            keys = {row["key"] for row in self.rows if not row["dropped"]} - self.sure
-            going = catalog_removals.being_removed(connection, keys, self.tools.clock())
-            doubtful = going if catalog_removals.mark(connection) == self.mark else keys
-            waiting = {row["image_id"] for row in self.rows if row["key"] in doubtful}
-            sure = [row for row in self.rows if row["image_id"] not in waiting]
-            catalog_images.add_variants(connection, sure)
-            self._count_seconds(connection, {row["image_id"] for row in sure})
-        self._drop(sure)
-        self.rows = [row for row in self.rows if row["image_id"] in waiting]
-        return not self.rows
-
-    def _drop(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Nothing more is to be done about these."""
-        for row in rows:
-            self.stored.pop(row["key"], None)
-            self.sure.discard(row["key"])
-            self.seconds.pop(row["image_id"], None)
-
-    def _count_seconds(self, connection: sa.Connection, images: Collection[str]) -> None:
+    def _recorded(self, connection: sa.Connection, pictures: Collection[str]) -> None:
         uploads = catalog_uploads.of_batch(connection, self.batch)
-        first = {one.image_id: one.id for one in reversed(uploads) if one.image_id in images}
+        first = {one.image_id: one.id for one in reversed(uploads) if one.image_id in pictures}
         worked = {first[key]: took for key, took in self.seconds.items() if key in first}
         catalog_uploads.add_seconds(connection, worked)
+        for picture in pictures:
+            self.watch.add(self.originals[picture].id, self.seconds.get(picture, 0.0))
+            self.bytes_in += self.originals[picture].size
+        self.made += len(pictures)
 
-    def _put_if_gone(self, key: str) -> bool:
-        try:
-            if self.tools.bucket.head(key) is None:
-                self._put(key)
-        except StoreError:
-            return False
-        return True
+    def _collect(self, picture: str, puts: list[Future[dict[str, Any]]]) -> None:
+        began = time.monotonic()
+        super()._collect(picture, puts)
+        self.stored_after.add(self.originals[picture].id, time.monotonic() - began)
 
-    def _give_up(self) -> None:
-        """Images whose files are being removed for too long are tried again with the batch."""
-        images = dict.fromkeys(row["image_id"] for row in self.rows)
-        for image in images:
-            error = StoreError(f"housekeeping is removing files of {image}")
-            self._judge(image, error, self.seconds.get(image, 0.0))
-        self._drop(self.rows)
-        self.rows.clear()
+    def _postpone_all(self, seconds: Mapping[str, float]) -> None:
+        for image, took in seconds.items():
+            self._judge(image, being_removed_error(image), took)
 
-    def _refuse(self, image: str, error: Exception, seconds: float) -> None:
+    def _refuse(self, picture: str, error: Exception, seconds: float) -> None:
         """The uploads of an image that cannot be rendered get their verdict.
 
         If it is the file's own fault, the image stands for nobody any more and the others of
@@ -331,7 +246,7 @@ class _Press:
         its place is rendered next. Uploads of other batches that are still open are theirs to
         judge. What another run has rendered meanwhile is not ours to refuse.
         """
-        self._judge(image, error, seconds)
+        self._judge(picture, error, seconds)
         self._step()
 
     def _judge(self, image: str, error: Exception, seconds: float) -> None:

@@ -24,6 +24,7 @@ from image_pipeline.delivery.manifest import (
     batch_delta,
     batch_manifest,
     image_manifest,
+    mockup_manifest,
     to_json,
     warm_list,
 )
@@ -74,6 +75,13 @@ def image_documents() -> Iterator[dict[str, Any]]:
     yield image_manifest(replace(FULL, has_alpha=True, access="private"), on_cdn)
     yield image_manifest(replace(FULL, animated=True, focal_point=(0.0, 1.0)), on_cdn)
     yield image_manifest(EMPTY, on_cdn)
+
+
+def mockup_documents() -> Iterator[dict[str, Any]]:
+    full = replace(FULL, aliases=(), uploads=())
+    yield mockup_manifest(full, "mug", "0a1b2c3d4e5f", on_cdn)
+    private = replace(full, has_alpha=True, access="private", variants=DROPPED.variants)
+    yield mockup_manifest(private, "poster_a2-wide", "0a1b2c3d4e5f", on_cdn, "50vw")
 
 
 def batch_documents() -> Iterator[dict[str, Any]]:
@@ -132,6 +140,7 @@ def indexes() -> Iterator[dict[str, Any]]:
 
 DOCUMENTS = {
     "image-manifest": image_documents,
+    "mockup-manifest": mockup_documents,
     "batch-manifest": batch_documents,
     "delta": deltas,
     "warm-list": warm_documents,
@@ -240,6 +249,9 @@ def changed(document: Any, path: tuple[Any, ...], change: Any) -> Any:
         ("image-manifest", ("srcset", "gif"), "https://cdn.test/a.gif 640w"),
         ("image-manifest", ("html",), "<script></script>"),
         ("image-manifest", ("schema_version",), 2),
+        ("mockup-manifest", ("template",), "../mug"),
+        ("mockup-manifest", ("recipe",), "0a1b"),
+        ("mockup-manifest", ("aliases",), [ALIAS]),
         ("batch-manifest", ("uploads", 0, "verdict"), "good"),
         ("batch-manifest", ("totals", "uploads"), -1),
         ("delta", ("replaced", 0, "old"), []),

@@ -15,7 +15,7 @@ from image_pipeline.imaging.recipe import plan_variants
 from image_pipeline.imaging.rendering import RenderedVariant
 from image_pipeline.maintenance.applying import apply_plan
 from image_pipeline.maintenance.plans import Entry, Plan, write_plan
-from image_pipeline.stages import rendering
+from image_pipeline.stages import rendering, storing
 from image_pipeline.stages.rendering import expected_keys, render_batch
 from image_pipeline.workers.pool import Outcome
 from image_pipeline_tests.fake_bucket import FakeBucket, Stored
@@ -119,7 +119,7 @@ def test_who_wants_to_record_what_is_being_removed_waits_and_writes_it_again(
         waits.set()
         assert removed.wait(PATIENCE)
 
-    monkeypatch.setattr(rendering, "await_removal", await_removal)
+    monkeypatch.setattr(storing, "await_removal", await_removal)
     beside = []
 
     def render_meanwhile(call, _):
@@ -200,8 +200,8 @@ def test_a_removal_that_does_not_end_leaves_the_upload_to_another_attempt(
     tools, batch, keys, monkeypatch
 ):
     looks = []
-    monkeypatch.setattr(rendering, "await_removal", lambda: looks.append(1))
-    monkeypatch.setattr(rendering, "REMOVAL_LOOKS", 3)
+    monkeypatch.setattr(storing, "await_removal", lambda: looks.append(1))
+    monkeypatch.setattr(storing, "REMOVAL_LOOKS", 3)
     with tools.catalog.write() as connection:
         removals.begin(connection, "a plan that was killed", keys[:1], NOW)
     reopen(tools, batch)
