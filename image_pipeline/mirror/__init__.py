@@ -1,0 +1,1 @@
+"""Copies of originals and chosen variants on an SFTP server, such as a NAS."""
