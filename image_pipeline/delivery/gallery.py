@@ -186,7 +186,8 @@ def _page(title: str, shown: Sequence[GalleryItem], generated_at: datetime, **pa
     shape = frame_shape(shown)
     cards = cards_of(shown, shape)
     published = [item for item in shown if item.verdict == "accepted" and variants_of(item)]
-    style = _template("gallery.css").render() + card_styles(cards, shape)
+    sheets = (_template(name).render() for name in ("colours.css", "gallery.css"))
+    style = "".join([*sheets, card_styles(cards, shape)])
     script = _template("gallery.js").render()
     return _template("gallery.html").render(
         title=wording.visible(title),

@@ -58,11 +58,13 @@ def presigned_post(
     content_type: str,
     minutes: float = 15.0,
     max_bytes: int | None = None,
+    token: str | None = None,
 ) -> Permission:
     """Permission to upload one file called ``name`` of ``content_type`` to a source.
 
-    ``max_bytes`` can only lower the source's own limit. Raises :class:`RefusedError` for types
-    that are no pictures and for times that S3 does not allow.
+    ``max_bytes`` can only lower the source's own limit. ``token`` is the random part of the key;
+    without one, it is made here. Raises :class:`RefusedError` for types that are no pictures and
+    for times that S3 does not allow.
     """
     if content_type not in TYPES:
         raise RefusedError(f"{content_type!r} is not one of {', '.join(TYPES)}")
@@ -70,7 +72,7 @@ def presigned_post(
         raise RefusedError(f"a permission works for up to {LONGEST_MINUTES} minutes (seven days)")
     limit = int(source.limits.megabytes * 1e6)
     limit = min(limit, max_bytes) if max_bytes else limit
-    key = upload_key(source.prefix, name, secrets.token_hex(16))
+    key = upload_key(source.prefix, name, token or secrets.token_hex(16))
     fixed: Any = {"Content-Type": content_type}
     answer = bucket.client.generate_presigned_post(
         Bucket=bucket.name,
