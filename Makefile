@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 3000
 
-.PHONY: help setup demo dev test test-browser test-faults test-games test-long test-production lint bench audit clean
+.PHONY: help setup demo demo-all dev test test-browser test-faults test-games test-long test-production lint bench audit clean
 .DEFAULT_GOAL := help
 
 help: ## Show what there is
@@ -23,6 +23,9 @@ setup: $(READY) ## Create .venv with pinned dependencies
 demo: $(READY) ## Run the main job once on samples (or PHOTOS=~/Pictures)
 	$(BIN)/image-pipeline demo $(if $(PHOTOS),--photos '$(patsubst ~%,$(HOME)%,$(PHOTOS))')
 
+demo-all: $(READY) ## The same, then every optional part: intake, mockups, mirror, cleanup, report
+	$(BIN)/image-pipeline demo --all $(if $(PHOTOS),--photos '$(patsubst ~%,$(HOME)%,$(PHOTOS))')
+
 dev: $(READY) ## Run bucket, Dagster UI, sensors and schedules until Ctrl-C
 	@$(BIN)/image-pipeline dev --port $(PORT)
 
@@ -33,7 +36,7 @@ test-browser: $(READY) ## Look at the pages in a real browser (Debian: chromium)
 	$(BIN)/python -m pytest -m browser image_pipeline_tests/browser
 
 test-faults: $(READY) ## Kill, cut off, fill up, take away: every kind of fault once
-	$(BIN)/python -m pytest -m 'faults and not slow' image_pipeline_tests/faults
+	$(BIN)/python -m pytest -m 'faults and not slow' image_pipeline_tests
 
 test-games: $(READY) ## Play 1,000 games of uploads, crashes and cleanups against each other
 	IMAGE_PIPELINE_SEQUENCES=1000 $(BIN)/python -m pytest -m faults --timeout 3000 \

@@ -13,7 +13,8 @@ from benchmarks import report
 
 NAMES = (
     "overhead", "latency", "discovery", "memory", "throughput", "quality", "duplicates", "index",
-    "warming", "manifests", "page", "housekeeping", "removal", "cluster", "load",
+    "warming", "manifests", "page", "housekeeping", "removal", "cluster", "load", "mirror",
+    "intake", "recording", "mockups",
 )  # fmt: skip
 
 #: Variables that would measure another set-up than that of the checkout, or a Python that
@@ -53,7 +54,11 @@ def main(
     page        what a page of 24 photographs loads, beside their originals
     housekeeping  inventory and plan of a bucket of a million objects
     removal     deletions and moves, beside the same requests with nothing around them
+    intake      permissions to upload at 200 requests a second, beside an answer of nothing
     load        small uploads that keep arriving, and what that does to queue, memory and UI
+    mirror      files to an SFTP server, beside one connection for each of them
+    recording   what it costs to write down what everything takes, and a report of a million
+    mockups     a design on a product, beside a perspective transform with nothing around it
     cluster     image work on 1, 2 and 4 Dask workers, beside processes of this machine
 
     Without names all of them are measured: about two hours on two cores. Nothing else should

@@ -14,6 +14,9 @@ from image_pipeline.assets.delivery import cache_warm_manifests
 from image_pipeline.assets.history import history_prune
 from image_pipeline.assets.housekeeping import orphaned_objects, storage_inventory
 from image_pipeline.assets.ingest import deduped_images, raw_uploads, upload_ledger
+from image_pipeline.assets.mirror import nas_mirror
+from image_pipeline.assets.mockups import mockups
+from image_pipeline.assets.performance import performance_report
 from image_pipeline.assets.refreshing import renditions_refresh
 from image_pipeline.assets.renditions import renditions
 from image_pipeline.assets.warmth import cache_warmth
@@ -47,6 +50,30 @@ warm_edges = dg.define_asset_job(
     "warm_edges",
     selection=dg.AssetSelection.assets(cache_warmth),
     description="Asks the edges for published files that are due; one source or all, by hand.",
+    executor_def=dg.in_process_executor,
+    config=_LOG,
+)
+
+compose_mockups = dg.define_asset_job(
+    "compose_mockups",
+    selection=dg.AssetSelection.assets(mockups),
+    description="Composes published designs onto the templates of their sources.",
+    executor_def=dg.in_process_executor,
+    config=_LOG,
+)
+
+mirror_to_nas = dg.define_asset_job(
+    "mirror_to_nas",
+    selection=dg.AssetSelection.assets(nas_mirror),
+    description="Copies what is new to the SFTP server, and moves what is gone to its trash.",
+    executor_def=dg.in_process_executor,
+    config=_LOG,
+)
+
+report_performance = dg.define_asset_job(
+    "report_performance",
+    selection=dg.AssetSelection.assets(performance_report),
+    description="Writes the report on what the pipeline takes, and why a day was slow.",
     executor_def=dg.in_process_executor,
     config=_LOG,
 )

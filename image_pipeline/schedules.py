@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import dagster as dg
 
-from image_pipeline.jobs import HOUSEKEEPING, look_at_ledger, warm_edges
-from image_pipeline.settings import Crons
+from image_pipeline.jobs import (
+    HOUSEKEEPING,
+    look_at_ledger,
+    mirror_to_nas,
+    report_performance,
+    warm_edges,
+)
+from image_pipeline.settings import Crons, Settings
 
 hourly_ledger = dg.ScheduleDefinition(
     name="hourly_ledger",
@@ -26,13 +32,24 @@ hourly_warming = dg.ScheduleDefinition(
 
 def housekeeping_schedules(crons: Crons) -> list[dg.ScheduleDefinition]:
     """A schedule for each job of housekeeping, at the time that the settings say (UTC)."""
-    return [
-        dg.ScheduleDefinition(
-            name=job.name,
-            job=job,
-            cron_schedule=getattr(crons, name),
-            default_status=dg.DefaultScheduleStatus.RUNNING,
-            description=job.description,
-        )
-        for name, job in HOUSEKEEPING.items()
-    ]
+    return [_by_clock(job, getattr(crons, name)) for name, job in HOUSEKEEPING.items()]
+
+
+def optional_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+    """Schedules of the optional parts that are switched on, at the times of the settings (UTC)."""
+    found = []
+    if settings.mirror.host:
+        found.append(_by_clock(mirror_to_nas, settings.mirror.cron))
+    if settings.performance.enabled:
+        found.append(_by_clock(report_performance, settings.performance.cron))
+    return found
+
+
+def _by_clock(job: dg.UnresolvedAssetJobDefinition, cron: str) -> dg.ScheduleDefinition:
+    return dg.ScheduleDefinition(
+        name=job.name,
+        job=job,
+        cron_schedule=cron,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=job.description,
+    )

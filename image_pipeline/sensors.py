@@ -1,7 +1,8 @@
-"""Sensors: one per source that asks for runs of its batches, one for events, one for alerts."""
+"""Sensors: one per source that asks for runs of its batches; for events, mockups and alerts."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -15,18 +16,25 @@ from image_pipeline.ingest.discovery import (
     sweep_is_due,
 )
 from image_pipeline.ingest.queue import Queue, drain
-from image_pipeline.jobs import process_batch
+from image_pipeline.jobs import compose_mockups, process_batch
 from image_pipeline.partitions import BATCHES, PARTITION_TAG
 from image_pipeline.resources import PipelineResource
 from image_pipeline.run_size import size_of_run, tags_for
 from image_pipeline.settings import Settings
 from image_pipeline.stages.batching import Look, RunState, look_at_source
+from image_pipeline.stages.mockups import StateRun, current_state, is_unfinished, why_run
 from image_pipeline.stages.tools import utc_now
 
 #: Dagster starts runs of a higher priority first (0 where there is none): what somebody has just
 #: uploaded does not wait for what is only rendered again.
 PRIORITY_TAG = "dagster/priority"
 LOW_PRIORITY = "-10"
+
+#: What a run of mockups was asked for; see :func:`current_state`.
+STATE_TAG = "image_pipeline/mockups_state"
+
+_ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+_UNDER_WAY = [status for status in dg.DagsterRunStatus if status not in _ENDED]
 
 
 def build_upload_sensor(source: str, settings: Settings) -> dg.SensorDefinition:
@@ -121,6 +129,50 @@ def build_event_sensor(settings: Settings) -> dg.SensorDefinition:
         )
 
     return upload_events
+
+
+def build_mockup_sensor(settings: Settings) -> dg.SensorDefinition:
+    """The sensor that asks for mockups; only where some source wants any."""
+
+    @dg.sensor(
+        name="mockup_templates",
+        job=compose_mockups,
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Asks for mockups once a template, the settings or a source has changed.",
+    )
+    def mockup_templates(
+        context: dg.SensorEvaluationContext, pipeline: PipelineResource
+    ) -> dg.RunRequest | dg.SkipReason:
+        if _mockup_runs(context.instance, statuses=_UNDER_WAY):
+            return dg.SkipReason("mockups are being made")
+        things = (pipeline.settings, pipeline.bucket, pipeline.catalog)
+        state = current_state(*things)
+        runs = _mockup_runs(context.instance, tags={STATE_TAG: state})
+        why = why_run(_ended(runs), lambda: is_unfinished(*things, utc_now()))
+        if why is None:
+            return dg.SkipReason("nothing has changed since mockups were last made")
+        context.log.info(f"mockups are asked for: {why}")
+        newest = runs[0].dagster_run.run_id if runs else "first"
+        return dg.RunRequest(
+            run_key=f"mockups-{state}-{newest}",
+            tags={STATE_TAG: state, PRIORITY_TAG: LOW_PRIORITY},
+        )
+
+    return mockup_templates
+
+
+def _mockup_runs(instance: dg.DagsterInstance, **filters: Any) -> Sequence[dg.RunRecord]:
+    """The newest run of the job with these properties, if there is one."""
+    wanted = dg.RunsFilter(job_name=compose_mockups.name, **filters)
+    return instance.get_run_records(wanted, limit=1)
+
+
+def _ended(runs: Sequence[dg.RunRecord]) -> StateRun | None:
+    if not runs:
+        return None
+    succeeded = runs[0].dagster_run.status == dg.DagsterRunStatus.SUCCESS
+    return StateRun(succeeded, utc_now() - runs[0].update_timestamp)
 
 
 def build_alert_sensor(settings: Settings) -> dg.SensorDefinition:

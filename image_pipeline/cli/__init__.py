@@ -12,6 +12,10 @@ import click
 
 from image_pipeline.cli.housekeeping import forget, maintenance
 from image_pipeline.cli.images import dedupe, presign, process, status, upload
+from image_pipeline.cli.intake import intake
+from image_pipeline.cli.mirror import mirror
+from image_pipeline.cli.mockups import mockup
+from image_pipeline.cli.performance import report
 from image_pipeline.cli.publishing import cache, cookies, duplicates, sign
 from image_pipeline.cli.running import catalog, demo, dev, init, retry
 
@@ -28,7 +32,8 @@ def cli() -> None:
 for _command in (
     process, dedupe, upload, presign, status,
     duplicates, sign, cookies, cache,
-    maintenance, forget,
+    maintenance, forget, report,
+    intake, mockup, mirror,
     demo, dev, retry, init, catalog,
 ):  # fmt: skip
     cli.add_command(_command)

@@ -19,8 +19,12 @@ from image_pipeline.cli.options import CONFIG, JSON, SOURCE, check_source, setti
     "--housekeeping", is_flag=True,
     help="Then rehearse half a year of housekeeping on a copy, with a clock that runs ahead.",
 )  # fmt: skip
+@click.option(
+    "--all", "everything", is_flag=True,
+    help="Then show every optional part: intake, mockups, mirror, housekeeping, report.",
+)  # fmt: skip
 @CONFIG
-def demo(photos: Path | None, housekeeping: bool, config: Path | None) -> None:
+def demo(photos: Path | None, housekeeping: bool, everything: bool, config: Path | None) -> None:
     """Run the main job once on sample photographs and show what came of each.
 
     Starts an S3 server on this machine (data under .data/), uploads the samples, lets the
@@ -30,7 +34,11 @@ def demo(photos: Path | None, housekeeping: bool, config: Path | None) -> None:
 
     settings = settings_of(config)
     code = run_demo(settings, config, photos)
-    if housekeeping:
+    if everything:
+        from image_pipeline.commands.showcase import run_showcase
+
+        code = run_showcase(settings, config) or code
+    elif housekeeping:
         from image_pipeline.commands.rehearsal import run_rehearsal
 
         code = run_rehearsal(settings, config) or code

@@ -15,6 +15,7 @@ import click
 import psutil
 
 from image_pipeline.catalog.engine import Catalog
+from image_pipeline.commands.intake import running
 from image_pipeline.commands.local import dagster_home, environment, local_bucket, project_folder
 from image_pipeline.delivery.manifest_cache import shown_address
 from image_pipeline.settings import Settings
@@ -44,7 +45,10 @@ def run_dev(settings: Settings, config: Path | None, port: int, verbose: bool) -
         click.echo(f"Upload       image-pipeline upload DIR --source {first}")
         click.echo("End          Ctrl-C\n")
         variables = {**os.environ, **environment(config, home)}
-        return _supervise(_command(folder / "workspace.yaml", port, verbose), home, variables)
+        with running(settings, variables) as url:
+            if url:
+                click.echo(f"Intake       {url}")
+            return _supervise(_command(folder / "workspace.yaml", port, verbose), home, variables)
 
 
 def _command(workspace: Path, port: int, verbose: bool) -> list[str]:

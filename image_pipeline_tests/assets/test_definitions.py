@@ -133,6 +133,33 @@ def test_times_of_housekeeping_are_settings(monkeypatch, tmp_path):
     assert schedules["clean_up"] == "30 1 * * 6"
 
 
+def test_optional_parts_are_there_once_they_are_switched_on(monkeypatch, tmp_path):
+    plain = load(monkeypatch, tmp_path)
+    source = {"prefix": "uploads/photos/", "mockups": "all"}
+    full = load(
+        monkeypatch, tmp_path, sources={"photos": source}, mirror={"host": "nas"},
+        performance={"enabled": True, "cron": "5 1 * * *"},
+    )  # fmt: skip
+
+    def things(definitions):
+        repository = definitions.get_repository_def()
+        graph = definitions.resolve_asset_graph()
+        return (
+            {key.to_user_string() for key in graph.get_all_asset_keys()},
+            {job.name for job in repository.get_all_jobs()},
+            {one.name for one in repository.sensor_defs if one.name != "products_uploads"},
+            {(one.name, one.cron_schedule) for one in repository.schedule_defs},
+        )
+
+    added = [more - before for before, more in zip(things(plain), things(full), strict=True)]
+    assert added == [
+        {"mockups", "nas_mirror", "performance_report"},
+        {"compose_mockups", "mirror_to_nas", "report_performance"},
+        {"mockup_templates"},
+        {("mirror_to_nas", "30 * * * *"), ("report_performance", "5 1 * * *")},
+    ]
+
+
 def test_sensors_for_events_and_alerts_are_there_where_they_have_something_to_do(
     monkeypatch, tmp_path
 ):

@@ -259,7 +259,11 @@ def test_names_of_commands_do_not_change_by_accident():
     assert set(cli.commands) == {
         "process", "dedupe", "upload", "presign", "status", "duplicates", "sign", "cookies",
         "cache", "maintenance", "forget", "demo", "dev", "retry", "init", "catalog",
+        "intake", "mockup", "mirror", "report",
     }  # fmt: skip
+    assert set(cli.commands["intake"].commands) == {"serve", "key", "cors"}
+    assert set(cli.commands["mockup"].commands) == {"preview", "list", "check"}
+    assert set(cli.commands["mirror"].commands) == {"run", "status"}
     assert set(cli.commands["cache"].commands) == {"warm", "stats", "invalidate"}
     assert set(cli.commands["maintenance"].commands) == {
         "inventory", "plan", "apply", "restore", "purge", "list", "show", "classes", "lifecycle",
