@@ -44,6 +44,7 @@ def settings_document(bucket, endpoint_url):
         "recipes": {"web": RECIPE},
         "batches": {"quiet_seconds": 0, "max_attempts": 3, "retry_seconds": 0},
         "workers": {"processes": 2, "memory_megabytes": 1024},
+        "performance": {"enabled": True},
     }
 
 

@@ -15,7 +15,7 @@ from .project import settings_document
 
 
 def load(monkeypatch, tmp_path, **changes):
-    document = {**settings_document("images", "http://127.0.0.1:1"), **changes}
+    document = settings_document("images", "http://127.0.0.1:1") | {"performance": {}} | changes
     (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(document))
     monkeypatch.setenv(CONFIG_VARIABLE, str(tmp_path / "pipeline.yaml"))
     return pipeline()

@@ -68,14 +68,8 @@ POINTS = {
 }
 
 
-#: `make test` kills in the stage that is longest; `make test-faults` in every one.
-STAGES = [
-    pytest.param(stage, marks=() if stage == "rendering" else pytest.mark.faults)
-    for stage in POINTS
-]
-
-
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.faults
+@pytest.mark.parametrize("stage", POINTS)
 def test_a_kill_at_any_point_loses_nothing(driver: Driver, project: Project, stage: str) -> None:
     expected = project.send(*uploads())
     for fault in POINTS[stage]:

@@ -185,6 +185,7 @@ def test_a_start_replaces_the_server_of_a_killed_process(tmp_path: Path) -> None
         assert again.get("a") == b"kept"
 
 
+@pytest.mark.faults
 def test_a_start_kills_an_orphan_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +199,7 @@ def test_a_start_kills_an_orphan_that_hangs(
         assert process_of(tmp_path) != orphan
 
 
+@pytest.mark.faults
 def test_a_start_kills_a_server_that_hangs_without_its_guard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +216,7 @@ def test_a_start_kills_a_server_that_hangs_without_its_guard(
         wait_for_end([server])
 
 
+@pytest.mark.faults
 def test_stop_kills_a_server_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "_STOP_SECONDS", 0.2)
     with EmbeddedValkey(tmp_path):
@@ -223,6 +226,7 @@ def test_stop_kills_a_server_that_hangs(tmp_path: Path, monkeypatch: pytest.Monk
     wait_for_end(both)
 
 
+@pytest.mark.faults
 def test_a_running_server_that_hangs_is_reported_not_doubled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -362,8 +362,9 @@ def test_who_was_taken_for_dead_deletes_nothing_any_more(world, monkeypatch):
     def sleep(call, key):
         if call == "copy" and key == keys[1]:
             world.bucket.before = lambda *_: None
-            world.clock.advance(minutes=3)
+            # Time passes within the transaction, so that nobody renews in between.
             with world.catalog.write() as connection:
+                world.clock.advance(minutes=3)
                 assert removals.take(connection, plan_key(plan), "other", world.clock()) is None
 
     world.bucket.before = sleep

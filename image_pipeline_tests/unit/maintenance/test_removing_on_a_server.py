@@ -16,6 +16,8 @@ from image_pipeline_tests.faults.proxy import FaultProxy
 from .filled import image_id, variant_key
 from .planned import World
 
+pytestmark = pytest.mark.faults
+
 
 class Served(World):
     """The world with its objects on a server, whose clock is not ours to move."""

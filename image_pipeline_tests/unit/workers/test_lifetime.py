@@ -75,6 +75,7 @@ class TestProcesses:
         assert "cannot start" in capfd.readouterr().err
 
 
+@pytest.mark.faults
 class TestNothingIsLeft:
     @pytest.fixture(autouse=True)
     def folders(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
