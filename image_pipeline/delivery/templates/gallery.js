@@ -53,7 +53,8 @@
 
   // The placeholder shows until the picture has been loaded, and where it cannot be.
   for (const image of document.querySelectorAll(".frame img")) {
-    if (!image.complete) {
+    // One that has failed already is complete, and has no size.
+    if (!image.complete || !image.naturalWidth) {
       const frame = image.closest(".frame");
       frame.classList.add("waiting");
       image.addEventListener("load", () => frame.classList.remove("waiting"), { once: true });
