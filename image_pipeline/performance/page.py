@@ -11,6 +11,7 @@ import hashlib
 from base64 import b64encode
 from collections.abc import Sequence
 from functools import cache
+from importlib import resources
 from typing import Any
 from urllib.parse import quote
 
@@ -48,7 +49,9 @@ STAGE_NOTES = {
 
 def report_page(report: Report) -> str:
     """The page as text, to be stored as UTF-8."""
-    style = _environment().get_template("report.css").render()
+    colours = resources.files("image_pipeline.delivery") / "templates" / "colours.css"
+    own = _environment().get_template("report.css").render()
+    style = colours.read_text(encoding="utf-8") + own
     return _environment().get_template("report.html").render(
         report=report,
         style=style,
