@@ -14,21 +14,28 @@ BUCKET = "images"
 
 PREFIXES = (
     "uploads", "batches", "ledger", "variants", "manifests", "indexes", "galleries", "tables",
-    "plans", "trash", "dagster-logs",
+    "plans", "trash", "dagster-logs", "templates",
 )  # fmt: skip
 
 #: What each may do, by prefix, and with the bucket as a whole. Nothing else.
 ALL = set(PREFIXES)
-OWN = ALL - {"uploads", "plans", "trash"}
+OWN = ALL - {"uploads", "plans", "trash", "templates"}
 READ = {
-    "pipeline": OWN | {"uploads"},
+    "pipeline": OWN | {"uploads", "templates"},
+    "intake": {"uploads", "manifests", "variants"},
     "maintenance": ALL,
     "forget": ALL,
     "reader": {"variants", "manifests", "indexes", "galleries"},
 }
-WRITE = {"uploader": {"uploads"}, "pipeline": OWN, "maintenance": ALL, "forget": ALL}
+WRITE = {
+    "uploader": {"uploads"},
+    "intake": {"uploads"},
+    "pipeline": OWN,
+    "maintenance": ALL,
+    "forget": ALL,
+}
 DELETE = {"maintenance": ALL, "forget": ALL}
-LIST = {"pipeline", "maintenance", "forget"}
+LIST = {"pipeline", "maintenance", "forget", "intake"}
 NAMES = sorted(path.stem for path in POLICIES.glob("*.json"))
 
 
