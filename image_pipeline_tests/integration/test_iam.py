@@ -19,7 +19,8 @@ PREFIXES = (
 
 #: What each may do, by prefix, and with the bucket as a whole. Nothing else.
 ALL = set(PREFIXES)
-OWN = ALL - {"uploads", "plans", "trash", "templates"}
+KEPT = ALL - {"templates"}
+OWN = KEPT - {"uploads", "plans", "trash"}
 READ = {
     "pipeline": OWN | {"uploads", "templates"},
     "intake": {"uploads", "manifests", "variants"},
@@ -31,10 +32,10 @@ WRITE = {
     "uploader": {"uploads"},
     "intake": {"uploads"},
     "pipeline": OWN,
-    "maintenance": ALL,
+    "maintenance": KEPT,
     "forget": ALL,
 }
-DELETE = {"maintenance": ALL, "forget": ALL}
+DELETE = {"maintenance": KEPT, "forget": ALL}
 LIST = {"pipeline", "maintenance", "forget", "intake"}
 NAMES = sorted(path.stem for path in POLICIES.glob("*.json"))
 
