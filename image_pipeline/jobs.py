@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import dagster as dg
 
 from image_pipeline.assets.classes import (
@@ -24,70 +26,70 @@ from image_pipeline.assets.warmth import cache_warmth
 #: The terminal shows progress and warnings; every event is in the UI anyway.
 _LOG = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
 
-#: Steps run inside the run's own process: starting one for each would cost seconds per step,
-#: and the work that needs isolation happens in worker processes anyway.
-process_batch = dg.define_asset_job(
+
+def _job(
+    name: str,
+    description: str,
+    *assets: dg.AssetsDefinition,
+    tags: Mapping[str, str] | None = None,
+) -> dg.UnresolvedAssetJobDefinition:
+    """A job of some assets.
+
+    Steps run inside the run's own process: starting one for each would cost seconds per step,
+    and the work that needs isolation happens in worker processes anyway.
+    """
+    return dg.define_asset_job(
+        name,
+        selection=dg.AssetSelection.assets(*assets),
+        description=description,
+        executor_def=dg.in_process_executor,
+        config=_LOG,
+        tags=tags,
+    )
+
+
+process_batch = _job(
     "process_batch",
-    selection=dg.AssetSelection.assets(
-        raw_uploads, deduped_images, renditions, cache_warm_manifests, cache_warmth
-    ),
-    description="Takes one batch of uploads all the way to published manifests, and warms them.",
-    executor_def=dg.in_process_executor,
-    config=_LOG,
+    "Takes one batch of uploads all the way to published manifests, and warms them.",
+    raw_uploads,
+    deduped_images,
+    renditions,
+    cache_warm_manifests,
+    cache_warmth,
     # A retry by Dagster runs every step again: each does only what is missing.
     tags={"dagster/retry_strategy": "ALL_STEPS"},
 )
-
-look_at_ledger = dg.define_asset_job(
-    "look_at_ledger",
-    selection=dg.AssetSelection.assets(upload_ledger),
-    description="Counts uploads by state, so that a growing backlog shows as a plot.",
-    executor_def=dg.in_process_executor,
-    config=_LOG,
-)
-
-warm_edges = dg.define_asset_job(
+look_at_ledger = _job(
+    "look_at_ledger", "Counts uploads by state, so that a growing backlog shows as a plot.",
+    upload_ledger,
+)  # fmt: skip
+warm_edges = _job(
     "warm_edges",
-    selection=dg.AssetSelection.assets(cache_warmth),
-    description="Asks the edges for published files that are due; one source or all, by hand.",
-    executor_def=dg.in_process_executor,
-    config=_LOG,
+    "Asks the edges for published files that are due; one source or all, by hand.",
+    cache_warmth,
 )
-
-compose_mockups = dg.define_asset_job(
-    "compose_mockups",
-    selection=dg.AssetSelection.assets(mockups),
-    description="Composes published designs onto the templates of their sources.",
-    executor_def=dg.in_process_executor,
-    config=_LOG,
+compose_mockups = _job(
+    "compose_mockups", "Composes published designs onto the templates of their sources.", mockups
 )
-
-mirror_to_nas = dg.define_asset_job(
+mirror_to_nas = _job(
     "mirror_to_nas",
-    selection=dg.AssetSelection.assets(nas_mirror),
-    description="Copies what is new to the SFTP server, and moves what is gone to its trash.",
-    executor_def=dg.in_process_executor,
-    config=_LOG,
+    "Copies what is new to the SFTP server, and moves what is gone to its trash.",
+    nas_mirror,
 )
-
-report_performance = dg.define_asset_job(
+report_performance = _job(
     "report_performance",
-    selection=dg.AssetSelection.assets(performance_report),
-    description="Writes the report on what the pipeline takes, and why a day was slow.",
-    executor_def=dg.in_process_executor,
-    config=_LOG,
+    "Writes the report on what the pipeline takes, and why a day was slow.",
+    performance_report,
 )
 
 
 def _housekeeping(
     name: str, description: str, *assets: dg.AssetsDefinition
 ) -> dg.UnresolvedAssetJobDefinition:
-    return dg.define_asset_job(
+    return _job(
         name,
-        selection=dg.AssetSelection.assets(*assets),
-        description=f"{description} Without 'dry_run: false' it only shows what it would do.",
-        executor_def=dg.in_process_executor,
-        config=_LOG,
+        f"{description} Without 'dry_run: false' it only shows what it would do.",
+        *assets,
         # Of these one at a time: see deploy/dagster.yaml.
         tags={"image_pipeline/kind": "housekeeping"},
     )
