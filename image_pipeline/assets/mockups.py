@@ -37,7 +37,7 @@ class MockupConfig(dg.Config):
 
 
 @dg.asset(
-    group_name="renditions",
+    group_name="delivery",
     kinds={"s3", "pillow"},
     owners=OWNERS,
     io_manager_key=TABLES,

@@ -41,13 +41,13 @@ def run_dev(settings: Settings, config: Path | None, port: int, verbose: bool) -
         if settings.redis.url:
             click.echo(f"Manifests    {shown_address(settings.redis)}")
         click.echo(f"Dagster UI   http://{HOST}:{port}")
-        first = next(iter(settings.sources))
-        click.echo(f"Upload       image-pipeline upload DIR --source {first}")
-        click.echo("End          Ctrl-C\n")
         variables = {**os.environ, **environment(config, home)}
         with running(settings, variables) as url:
             if url:
                 click.echo(f"Intake       {url}")
+            first = next(iter(settings.sources))
+            click.echo(f"Upload       image-pipeline upload DIR --source {first}")
+            click.echo("End          Ctrl-C\n")
             return _supervise(_command(folder / "workspace.yaml", port, verbose), home, variables)
 
 
