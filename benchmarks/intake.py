@@ -194,4 +194,5 @@ def _full(wrk: str, folder: Path, url: str) -> float:
     done = subprocess.run([*call, f"{url}/uploads"], check=True, capture_output=True, text=True)
     found = re.search(r"Requests/sec:\s*([\d.]+)", done.stdout)
     assert found is not None, done.stdout
+    assert "Non-2xx" not in done.stdout, done.stdout
     return float(found[1])

@@ -229,10 +229,14 @@ def _distance(one: object, other: object) -> int:
 
 
 def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert rows, leaving those that are already there as they are. Bulk, any number."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    for part in chunks(rows, max(1, 20_000 // len(table.c))):
-        connection.execute(dialect.insert(table).values(part).on_conflict_do_nothing())
+    """Insert rows, leaving those that are already there as they are. Bulk, any number.
+
+    All rows have the same columns. They go to the driver as parameters of one statement: a
+    statement that has them in itself is compiled anew each time, which takes six times as long.
+    """
+    if rows:
+        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+        connection.execute(dialect.insert(table).on_conflict_do_nothing(), rows)
 
 
 def chunks(rows: Iterable[Any], size: int = CHUNK) -> Iterator[list[Any]]:
